@@ -1,0 +1,21 @@
+"""Policy gradients for Stable-Baselines3."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
+from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
+from sb3_pg.reinforce import REINFORCE
+
+try:
+    __version__ = version("sb3_pg")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "REINFORCE",
+    "ActorCnnPolicy",
+    "ActorPolicy",
+    "EpisodeDictRolloutBuffer",
+    "EpisodeRolloutBuffer",
+    "MultiInputActorPolicy",
+]

@@ -1,0 +1,1 @@
+"""What the algorithms share: collection loop, buffers, policies, statistics over workers."""

@@ -1,0 +1,103 @@
+"""Which arguments of the algorithms are valid, alone and together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sb3_pg.common.buffers import INCOMPLETE_EPISODES
+from sb3_pg.common.checks import check_choice, check_positive_int, check_unit_interval
+from sb3_pg.estimators import BATCH_BASELINES
+
+BASELINES = ("none", *BATCH_BASELINES, "optimal", "value")
+LOSS_REDUCTIONS = ("step", "episode", "mean_length")
+
+
+def check_numbers(
+    n_steps: int,
+    gamma: float,
+    gae_lambda: float,
+    max_grad_norm: float | None,
+    n_value_updates: int,
+    micro_batch_size: int | None,
+) -> None:
+    """Refuse numbers out of range.
+
+    :raises ValueError: naming the argument, what was given and what is valid
+    """
+    check_positive_int("n_steps", n_steps)
+    check_unit_interval("gamma", gamma)
+    check_unit_interval("gae_lambda", gae_lambda)
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm must be a number > 0, or None for no limit, got {max_grad_norm}")
+    check_positive_int("n_value_updates", n_value_updates)
+    check_positive_int("micro_batch_size", micro_batch_size, or_none=True)
+
+
+def check_estimator(
+    returns: str,
+    supported_returns: tuple[str, ...],
+    baseline: str | Callable[..., Any],
+    loss_reduction: str,
+    incomplete_episodes: str,
+) -> None:
+    """Refuse names that do not exist, and list those that do; refuse ``gae`` without a critic to be relative to."""
+    check_choice("returns", returns, supported_returns)
+    check_choice("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
+    check_choice("incomplete_episodes", incomplete_episodes, INCOMPLETE_EPISODES)
+    if not callable(baseline):
+        check_choice("baseline", baseline, BASELINES, or_else="a callable")
+
+
+def check_quota(n_episodes: int | None, n_envs: int, baseline: str | Callable[..., Any]) -> None:
+    """Refuse a number of episodes that the environments cannot share equally, or too small for the baseline."""
+    check_positive_int("n_episodes", n_episodes, or_none=True)
+    if n_episodes is None:
+        return
+    if n_episodes % n_envs != 0:
+        below = n_episodes // n_envs * n_envs
+        instead = f"{below} or {below + n_envs}" if below else str(n_envs)
+        raise ValueError(
+            f"n_episodes={n_episodes} cannot be shared equally by {n_envs} environments, and counting whichever "
+            f"episodes end first would favour short ones: write n_episodes={instead}"
+        )
+    if n_episodes == 1 and baseline in (*BATCH_BASELINES, "optimal"):
+        raise ValueError(
+            f"baseline={baseline!r} compares episodes of one iteration, and n_episodes=1 leaves none to compare with: "
+            "write n_episodes >= 2, or baseline='none' or 'value'"
+        )
+
+
+def check_critic(
+    has_critic: bool,
+    baseline: str | Callable[..., Any],
+    incomplete_episodes: str,
+    bootstrap_truncated: bool,
+    n_value_updates: int,
+    value_learning_rate: object,
+) -> None:
+    """Refuse what needs a critic where none is learned.
+
+    :param has_critic: whether the policy's class has value parameters
+    """
+    if baseline == "value":
+        if not has_critic:
+            raise ValueError(
+                "baseline='value' needs a policy with a critic: write policy='MlpPolicy' (or 'CnnPolicy', "
+                "'MultiInputPolicy'), or a subclass of stable_baselines3's ActorCriticPolicy that is no ActorPolicy"
+            )
+        if n_value_updates > 1 and value_learning_rate is None:
+            raise ValueError(
+                f"n_value_updates={n_value_updates} needs an optimizer of the critic's own: give value_learning_rate "
+                "too (1e-3, say), or leave n_value_updates at 1 for one joint loss"
+            )
+        return
+    wanting = {
+        "incomplete_episodes='bootstrap'": incomplete_episodes == "bootstrap",
+        "bootstrap_truncated=True": bootstrap_truncated,
+        "value_learning_rate": value_learning_rate is not None,
+        "n_value_updates": n_value_updates > 1,
+    }
+    given = [name for name, is_given in wanting.items() if is_given]
+    if given:
+        raise ValueError(f"{' and '.join(given)} needs a learned critic: write baseline='value', or leave it out")

@@ -1,0 +1,509 @@
+"""What the policy-gradient algorithms share: the arguments, the one collection loop, weights and the guarded step."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    BasePolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch.nn import functional as F
+
+from sb3_pg.common.arguments import check_critic, check_estimator, check_numbers, check_quota
+from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
+from sb3_pg.common.checks import check_finite
+from sb3_pg.common.distributed import all_sum, mean_and_std
+from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
+from sb3_pg.common.scores import batch_snr, optimal_baseline
+from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.estimators import (
+    LossReduction,
+    discount_factors,
+    effective_sample_size,
+    loss_divisor,
+    timestep_weights,
+)
+
+SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
+
+#: Importance weights of carried steps are truncated here.
+MAX_CARRIED_WEIGHT = 10.0
+#: Share of the newest batch in the running mean of episode lengths.
+LENGTH_UPDATE = 0.1
+
+
+class PolicyGradientAlgorithm(OnPolicyAlgorithm):
+    """The base of REINFORCE and its relatives. Arguments that SB3's A2C has mean what they mean there.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` (with a critic if the baseline is one,
+        without otherwise), or a policy class
+    :param env: the environment, or its id
+    :param learning_rate: a number, or a function of the progress remaining (from 1 to 0)
+    :param n_steps: steps of each environment per iteration, a hard cap with ``n_episodes``
+    :param gamma: discount factor, in [0, 1]
+    :param gae_lambda: lambda of ``returns="gae"``, in [0, 1]
+    :param ent_coef: entropy coefficient, a number or a function of the progress remaining
+    :param vf_coef: weight of the critic's loss in the joint loss
+    :param max_grad_norm: largest norm of a gradient; None for no limit
+    :param use_sde: generalised state-dependent exploration, for Box actions
+    :param sde_sample_freq: steps between new noise matrices, -1 for once a rollout
+    :param rollout_buffer_class: a subclass of :class:`~sb3_pg.common.buffers.EpisodeRolloutBuffer`
+    :param rollout_buffer_kwargs: what it takes beyond SB3's arguments and this class's own, such as ``cut_length``
+    :param normalize_advantage: shift and scale the advantages of a batch to mean 0 and deviation 1. Dividing keeps
+        the gradient's direction; the shift is one more baseline, computed on the batch it is used on.
+    :param n_episodes: whole episodes per iteration, an equal quota for each environment (so ``n_envs`` must divide
+        it). An environment that has played its quota waits: it is stepped on with the others, since a VecEnv
+        knows no other way, and these steps count in ``num_timesteps`` but are not used. Each iteration then begins
+        with a reset. None: every episode that ends within ``n_steps``.
+    :param returns: ``"reward_to_go"``, ``"total"`` or ``"gae"``: what a step is credited with
+    :param baseline: what is subtracted from it: ``"none"``, ``"batch_mean"``, ``"time_mean"``, ``"leave_one_out"``,
+        ``"time_leave_one_out"``, ``"optimal"`` (one backward pass an episode), ``"value"`` (a learned critic), or a
+        callable from an :class:`~sb3_pg.common.type_aliases.EpisodeBatch` to ``(n_rows,)`` values
+    :param discount_gradient: weight step t by gamma^t. With gamma < 1 only then is the estimate the gradient of the
+        discounted return from the start; without it, as is usual, it is the gradient of no objective, but learns
+        late steps as eagerly as early ones (Thomas 2014; Nota & Thomas 2020).
+    :param loss_reduction: what the sum over all steps is divided by. ``"episode"``: the number of episodes, the
+        policy gradient itself. ``"step"``: the number of steps, SB3's habit; where episode lengths vary its
+        expected direction is not that of the gradient. ``"mean_length"``: the number of episodes times a running mean of
+        past batches' episode length, the direction of the first at the scale of the second.
+    :param incomplete_episodes: what an episode cut by ``n_steps`` is worth. ``"carry"``: it waits and is used whole
+        once it ends; steps that an earlier policy sampled are then weighted by pi(a|s) / pi_old(a|s), truncated at
+        10. ``"bootstrap"``: the critic's value of the rest. ``"truncate"``: what was earned. ``"drop"``: nothing, which
+        favours short episodes. An episode that never ends is cut, for ``"carry"``, after ten rollouts or 10,000 steps,
+        whichever is more: as at a time limit; ``rollout_buffer_kwargs=dict(cut_length=...)`` sets another length.
+    :param bootstrap_truncated: at a time limit add gamma * V(terminal observation) (with a critic; Pardo et al. 2018).
+        False: a time limit is the end of the task.
+    :param n_value_updates: steps of the critic's own optimizer per iteration
+    :param value_learning_rate: its learning rate (or schedule); None: one joint loss and optimizer, as in A2C
+    :param micro_batch_size: rows per backward pass; the gradient of the batch is accumulated. None: all at once.
+        (Batch normalisation sees each piece alone.)
+    :param log_gradient_variance: log ``train/gradient_snr``, at the price of a backward pass an episode
+    """
+
+    rollout_buffer: EpisodeRolloutBuffer
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": ActorPolicy,
+        "CnnPolicy": ActorCnnPolicy,
+        "MultiInputPolicy": MultiInputActorPolicy,
+    }
+    critic_policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": ActorCriticPolicy,
+        "CnnPolicy": ActorCriticCnnPolicy,
+        "MultiInputPolicy": MultiInputActorCriticPolicy,
+    }
+    #: The names that ``returns`` takes.
+    supported_returns: ClassVar[tuple[str, ...]] = ("reward_to_go", "total", "gae")
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        *,
+        learning_rate: float | Schedule,
+        n_steps: int,
+        gamma: float,
+        ent_coef: float | Schedule,
+        vf_coef: float,
+        max_grad_norm: float | None,
+        use_sde: bool,
+        sde_sample_freq: int,
+        rollout_buffer_class: type[RolloutBuffer] | None,
+        rollout_buffer_kwargs: dict[str, Any] | None,
+        normalize_advantage: bool,
+        n_episodes: int | None,
+        returns: Returns,
+        baseline: str | Baseline,
+        discount_gradient: bool,
+        loss_reduction: LossReduction,
+        incomplete_episodes: IncompleteEpisodes,
+        bootstrap_truncated: bool,
+        n_value_updates: int,
+        value_learning_rate: float | Schedule | None,
+        micro_batch_size: int | None,
+        log_gradient_variance: bool,
+        gae_lambda: float = 1.0,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ):
+        # Before SB3's constructor, which asks for the policy's class, and that depends on the baseline.
+        self.baseline = baseline
+        self.returns = returns
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,  # type: ignore[arg-type]  # a schedule is resolved in _setup_model
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]  # None means no limit
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            _init_setup_model=False,
+            **kwargs,
+        )
+        self.normalize_advantage = normalize_advantage
+        self.n_episodes = n_episodes
+        self.discount_gradient = discount_gradient
+        self.loss_reduction = loss_reduction
+        self.incomplete_episodes = incomplete_episodes
+        self.bootstrap_truncated = bootstrap_truncated
+        self.n_value_updates = n_value_updates
+        self.value_learning_rate = value_learning_rate
+        self.micro_batch_size = micro_batch_size
+        self.log_gradient_variance = log_gradient_variance
+        self.value_optimizer: th.optim.Optimizer | None = None
+        self._mean_length: float | None = None
+        self._warned: set[str] = set()
+        if _init_setup_model:
+            self._setup_model()
+
+    @property
+    def uses_critic(self) -> bool:
+        """Whether a critic is learned."""
+        return self.baseline == "value"
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        aliases = self.critic_policy_aliases if self.uses_critic else self.policy_aliases
+        if policy_name not in aliases:
+            raise ValueError(f"policy must be one of {', '.join(map(repr, aliases))} or a class, got {policy_name!r}")
+        return aliases[policy_name]
+
+    # --- setting up ------------------------------------------------------------------------------------------------
+
+    def _setup_model(self) -> None:
+        self._check_arguments()
+        if self.rollout_buffer_class is None:
+            is_dict = isinstance(self.observation_space, spaces.Dict)
+            self.rollout_buffer_class = EpisodeDictRolloutBuffer if is_dict else EpisodeRolloutBuffer
+        # The buffer's share of our arguments joins the user's for the time that SB3 takes to build it.
+        user_kwargs = self.rollout_buffer_kwargs
+        self.rollout_buffer_kwargs = user_kwargs | self._buffer_arguments()
+        super()._setup_model()
+        self.rollout_buffer_kwargs = user_kwargs
+        self.ent_coef_schedule = FloatSchedule(self.ent_coef)
+        self._setup_value_optimizer()
+
+    def _check_arguments(self) -> None:
+        """Refuse arguments that are wrong, alone or together. Here, since a loaded model has its own by now."""
+        check_numbers(
+            self.n_steps,
+            self.gamma,
+            self.gae_lambda,
+            self.max_grad_norm,
+            self.n_value_updates,
+            self.micro_batch_size,
+        )
+        check_estimator(
+            self.returns, self.supported_returns, self.baseline, self.loss_reduction, self.incomplete_episodes
+        )
+        check_quota(self.n_episodes, self.n_envs, self.baseline)
+        check_critic(
+            not issubclass(self.policy_class, ActorPolicy),
+            self.baseline,
+            self.incomplete_episodes,
+            self.bootstrap_truncated,
+            self.n_value_updates,
+            self.value_learning_rate,
+        )
+
+    def _buffer_arguments(self) -> dict[str, Any]:
+        """What an episode buffer has to know of this algorithm's arguments; nothing for a foreign class."""
+        if not issubclass(self.rollout_buffer_class, EpisodeRolloutBuffer):
+            return {}
+        baseline = partial(_optimal_baseline, self) if self.baseline == "optimal" else self.baseline
+        return {
+            "returns": self.returns,
+            "baseline": baseline,
+            "incomplete_episodes": self.incomplete_episodes,
+            "episodes_per_env": None if self.n_episodes is None else self.n_episodes // self.n_envs,
+        }
+
+    def _setup_value_optimizer(self) -> None:
+        """Give the critic's own layers an optimizer of their own, if asked for; the rest stays with the actor's."""
+        if self.value_learning_rate is None:
+            return
+        self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
+        policy = self.policy
+        modules = [policy.mlp_extractor.value_net, policy.value_net]
+        if not policy.share_features_extractor:
+            modules.append(policy.vf_features_extractor)
+        own = {parameter for module in modules for parameter in module.parameters()}
+        critic = [parameter for parameter in policy.parameters() if parameter in own]
+        actor = [parameter for parameter in policy.parameters() if parameter not in own]
+        make = partial(policy.optimizer_class, **policy.optimizer_kwargs)
+        policy.optimizer = make(actor, lr=self.lr_schedule(1))
+        self.value_optimizer = make(critic, lr=self.value_lr_schedule(1))
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, variables = super()._get_torch_save_params()
+        return state_dicts + (["value_optimizer"] if self.value_learning_rate is not None else []), variables
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "value_optimizer"]
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        if not isinstance(self.rollout_buffer, EpisodeRolloutBuffer):
+            raise ValueError(
+                f"{type(self).__name__} learns from whole episodes, which a {type(self.rollout_buffer).__name__} does "
+                "not keep. Leave rollout_buffer_class out, or subclass sb3_pg.EpisodeRolloutBuffer."
+            )
+        return super()._setup_learn(*args, **kwargs)
+
+    def learn(
+        self: SelfAlgorithm,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfAlgorithm:
+        """As in SB3; ``tb_log_name`` is the name of the class unless given."""
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,  # type: ignore[arg-type]  # None is "never"
+            tb_log_name=type(self).__name__ if tb_log_name is None else tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    # --- collecting ------------------------------------------------------------------------------------------------
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Collect a rollout: as in SB3, but rewards stay raw, and with ``n_episodes`` it may end early.
+
+        :return: False if a callback ended the training
+        :raises ValueError: for a reward or an observation that is not finite
+        """
+        buffer: EpisodeRolloutBuffer = rollout_buffer  # type: ignore[assignment]
+        self.policy.set_training_mode(False)
+        n_steps = 0
+        rollout_buffer.reset()
+        self._begin_quota(env, buffer)
+        check_finite("The observation", self._last_obs, env.num_envs, self.num_timesteps)  # type: ignore[arg-type]
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+
+        while n_steps < n_rollout_steps and not buffer.quota_filled:
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
+            with th.no_grad():
+                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+                actions, values, log_probs = self.policy(obs_tensor)
+            actions = actions.cpu().numpy()
+
+            new_obs, rewards, dones, infos = env.step(self._env_actions(actions))
+
+            self.num_timesteps += env.num_envs
+            check_finite("The observation", new_obs, env.num_envs, self.num_timesteps)  # type: ignore[arg-type]
+            check_finite("The reward", rewards, env.num_envs, self.num_timesteps)
+            # Give access to local variables
+            callback.update_locals(locals())
+            if not callback.on_step():
+                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+                return False
+
+            n_steps += 1
+            buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+            # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
+            ended = np.flatnonzero(dones)
+            if len(ended) > 0:
+                self._update_info_buffer([infos[idx] for idx in ended], dones[ended])
+                buffer.add_episode_ends(ended, *self._episode_ends([infos[idx] for idx in ended]))
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
+
+        buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
+        self.logger.record("rollout/episodes", 0 if buffer.batch is None else buffer.batch.episodes.n_episodes)
+        self.logger.record("rollout/carried_steps", buffer.carried_steps)
+
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _begin_quota(self, env: VecEnv, buffer: EpisodeRolloutBuffer) -> None:
+        """Start every environment on a new episode when a new quota of whole episodes begins."""
+        if self.n_episodes is None or buffer.carried_steps > 0 or np.all(self._last_episode_starts):  # type: ignore[arg-type]
+            return
+        self._last_obs = env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
+
+    def _env_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Actions as the environment takes them: unscaled if the policy squashes, else clipped to the bounds."""
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.policy.squash_output:
+            return self.policy.unscale_action(actions)
+        return np.clip(actions, self.action_space.low, self.action_space.high)
+
+    def _episode_ends(self, infos: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """Of episodes that ended: whether a time limit ended them, and the value of what would have followed."""
+        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
+        values = np.zeros(len(infos), dtype=np.float32)
+        if self.bootstrap_truncated:
+            for idx in np.flatnonzero(truncated):
+                terminal_obs, _ = self.policy.obs_to_tensor(infos[idx]["terminal_observation"])
+                with th.no_grad():
+                    values[idx] = self.policy.predict_values(terminal_obs).item()
+        return truncated, values
+
+    def _edge_values(self) -> th.Tensor:
+        """``(n_envs,)`` the critic's value of what follows the rollout, 0 without a critic."""
+        if not self.uses_critic:
+            return th.zeros(self.n_envs)
+        with th.no_grad():
+            return self.policy.predict_values(obs_as_tensor(self._last_obs, self.device)).flatten()  # type: ignore[arg-type]
+
+    # --- learning --------------------------------------------------------------------------------------------------
+
+    def _no_episode(self) -> None:
+        """Say, once, that this iteration has nothing to learn from, and what to change."""
+        self._record({})
+        if self.n_episodes is None:
+            self._warn_once(
+                f"No episode ended within n_steps={self.n_steps}, so this iteration makes no update. Raise n_steps, "
+                "limit the length of episodes (gymnasium.wrappers.TimeLimit), or learn from unfinished episodes with "
+                "incomplete_episodes='truncate', or 'bootstrap' and baseline='value'."
+            )
+        else:
+            self._warn_once(
+                f"n_steps={self.n_steps} ended before each environment had played its share of "
+                f"n_episodes={self.n_episodes}, so this iteration makes no update; the episodes so far are kept. "
+                "Raise n_steps or lower n_episodes."
+            )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, UserWarning, stacklevel=4)
+
+    def _importance_weights(self, batch: EpisodeBatch) -> th.Tensor:
+        """``(n_rows,)`` pi(a|s) / pi_behaviour(a|s): 1 but for the steps that an earlier policy sampled."""
+        weights = th.ones_like(batch.advantages)
+        rows = batch.carried.nonzero().flatten()
+        if len(rows) > 0:
+            with th.no_grad():
+                _, log_prob, _ = self.policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
+            weights[rows] = timestep_weights(log_prob, batch.behaviour_log_prob[rows], MAX_CARRIED_WEIGHT)
+        return weights
+
+    def _weights(self, batch: EpisodeBatch, importance: th.Tensor) -> th.Tensor:
+        """``(n_rows,)`` what the score of each step is multiplied by."""
+        weights = batch.advantages
+        if self.normalize_advantage:
+            mean, std = mean_and_std(weights)
+            weights = (weights - mean) / (std + 1e-8)
+        if self.discount_gradient:
+            weights = weights * discount_factors(batch.episodes, self.gamma, weights.dtype)
+        return weights * importance
+
+    def _loss_divisor(self, batch: EpisodeBatch) -> th.Tensor:
+        """What the sum of the loss over rows is divided by. Call it once a batch: it keeps the running length."""
+        length = (all_sum(batch.episodes.lengths.sum()) / all_sum(th.as_tensor(batch.episodes.n_episodes))).item()
+        past = length if self._mean_length is None else self._mean_length
+        self._mean_length = past + LENGTH_UPDATE * (length - past)
+        return loss_divisor(batch.episodes, self.loss_reduction, past, all_sum)
+
+    def _value_loss(self, batch: EpisodeBatch, rows: slice, values: th.Tensor) -> th.Tensor:
+        """Some rows' share of the critic's mean squared error over the batch."""
+        return F.mse_loss(values.flatten(), batch.value_targets[rows], reduction="sum") / batch.episodes.n_rows
+
+    def _fit_critic(self, batch: EpisodeBatch) -> float:
+        """Steps of the critic's own optimizer.
+
+        :return: the loss before the last of them
+        """
+        loss = th.zeros(())
+        optimizer: th.optim.Optimizer = self.value_optimizer  # type: ignore[assignment]
+        for _ in range(self.n_value_updates):
+            optimizer.zero_grad()
+            loss = th.zeros(())
+            for rows in batch.micro_batches(self.micro_batch_size):
+                part = self._value_loss(batch, rows, self.policy.predict_values(batch.observations_at(rows)))
+                part.backward()
+                loss = loss + part.detach().cpu()
+            self._step(optimizer, loss.item())
+        return loss.item()
+
+    def _step(self, optimizer: th.optim.Optimizer, loss: float) -> float:
+        """Clip the gradient and step, unless loss or gradient are not finite.
+
+        :return: the norm of the gradient before it was clipped
+        :raises ValueError: before any parameter changes
+        """
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
+        norm = th.nn.utils.clip_grad_norm_(parameters, limit).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            optimizer.zero_grad()
+            raise ValueError(
+                f"The loss ({loss}) or the norm of its gradient ({norm}) is not finite. No parameter was changed, the "
+                "model can be saved. Lower the learning rate, or scale rewards and observations (VecNormalize)."
+            )
+        optimizer.step()
+        return norm
+
+    def _batch_statistics(self, batch: EpisodeBatch, importance: th.Tensor, weights: th.Tensor) -> dict[str, float]:
+        """What is logged of a batch before the policy changes."""
+        statistics = {
+            "advantage_std": mean_and_std(batch.advantages)[1].item(),
+            "ess": effective_sample_size(importance, all_sum).item(),
+            "ratio_max": importance.max().item(),
+            "ratio_std": mean_and_std(importance)[1].item(),
+            "clip_fraction": (importance >= MAX_CARRIED_WEIGHT).float().mean().item(),
+        }
+        if self.uses_critic:
+            targets = batch.value_targets.flatten().cpu().numpy()
+            statistics["explained_variance"] = explained_variance(batch.values.cpu().numpy(), targets)
+        if self.log_gradient_variance:
+            statistics["gradient_snr"] = batch_snr(self.policy, batch, weights)
+        return statistics
+
+    def _record(self, statistics: dict[str, float]) -> None:
+        """Log the same keys every iteration: nan where there was no update."""
+        keys = ["policy_loss", "entropy_loss", "grad_norm", "advantage_std"]
+        keys += ["ess", "ratio_max", "ratio_std", "clip_fraction"]
+        keys += ["value_loss", "explained_variance"] if self.uses_critic else []
+        keys += ["gradient_snr"] if self.log_gradient_variance else []
+        for key in keys:
+            self.logger.record(f"train/{key}", statistics.get(key, math.nan))
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _update_schedules(self) -> None:
+        """Set the learning rates for the progress made."""
+        self._update_learning_rate(self.policy.optimizer)
+        if self.value_optimizer is not None:
+            rate = self.value_lr_schedule(self._current_progress_remaining)
+            for group in self.value_optimizer.param_groups:
+                group["lr"] = rate
+
+
+def _optimal_baseline(algorithm: PolicyGradientAlgorithm, batch: EpisodeBatch) -> th.Tensor:
+    """The optimal constant under the algorithm's policy of the moment."""
+    return optimal_baseline(algorithm.policy, batch)

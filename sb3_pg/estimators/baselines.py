@@ -1,0 +1,119 @@
+"""Baselines: what is subtracted from a return to lower the variance of the gradient.
+
+Every function takes the returns of a batch, ``(n_rows,)`` as :mod:`sb3_pg.estimators.returns` makes them, and gives
+the baseline of each row, ``(n_rows,)``. The return of an episode, G_i, is the one at its first row.
+
+``all_sum`` adds a tensor up over the workers of a data-parallel run; the default is a run of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch as th
+
+from sb3_pg.estimators.episodes import EpisodeIndex, check_rows
+
+AllSum = Callable[[th.Tensor], th.Tensor]
+
+
+def alone(tensor: th.Tensor) -> th.Tensor:
+    """The sum over the workers of a run that has only one."""
+    return tensor
+
+
+def batch_mean(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum = alone) -> th.Tensor:
+    """b = (1/N) sum_i G_i.
+
+    The episode's own return is part of the mean, which shrinks the expected gradient to (1 - 1/N) grad J.
+
+    :param returns: ``(n_rows,)``
+    :return: ``(n_rows,)``
+    """
+    total, count = _episode_totals(returns, episodes, all_sum)
+    return (total / count).expand(episodes.n_rows)
+
+
+def leave_one_out(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum = alone) -> th.Tensor:
+    """b_i = (1/(N-1)) sum_{j != i} G_j: independent of episode i, so the gradient is unbiased.
+
+    Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
+
+    :param returns: ``(n_rows,)``
+    :return: ``(n_rows,)``
+    :raises ValueError: with one episode, which has no others.
+    """
+    total, count = _episode_totals(returns, episodes, all_sum)
+    if count < 2:
+        raise ValueError("leave_one_out needs at least 2 episodes, got 1: write baseline='none' or use more episodes")
+    own = returns[episodes.first_row]
+    return ((total - own) / (count - 1))[episodes.episode]
+
+
+def time_mean(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum = alone) -> th.Tensor:
+    """b_t = mean of G[j,t] over the episodes j that are still alive at t.
+
+    Where lengths differ, fewer episodes share the mean at late steps, which shrinks those steps more than early
+    ones: the expected direction is biased. ``time_leave_one_out`` is the unbiased relative.
+
+    :param returns: ``(n_rows,)``
+    :return: ``(n_rows,)``
+    """
+    total, alive = _step_totals(returns, episodes, all_sum)
+    return (total / alive)[episodes.step]
+
+
+def time_leave_one_out(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum = alone) -> th.Tensor:
+    """b[i,t] = mean of G[j,t] over the other episodes alive at t, 0 where there are none. Unbiased.
+
+    :param returns: ``(n_rows,)``
+    :return: ``(n_rows,)``
+    """
+    total, alive = _step_totals(returns, episodes, all_sum)
+    others = alive[episodes.step] - 1
+    return th.where(others > 0, (total[episodes.step] - returns) / others.clamp(min=1), 0.0)
+
+
+def optimal_constant(
+    returns: th.Tensor, episodes: EpisodeIndex, score_sq_norms: th.Tensor, all_sum: AllSum = alone
+) -> th.Tensor:
+    """b = sum_i |S_i|^2 G_i / sum_i |S_i|^2, the constant that minimises the variance of S_i (G_i - b).
+
+    Greensmith, Bartlett & Baxter 2004, "Variance reduction techniques for gradient estimates in reinforcement
+    learning". S_i is the sum of the scores of episode i. Estimated on the batch it is used on, hence only nearly
+    unbiased. 0 where every score vanishes.
+
+    :param returns: ``(n_rows,)``
+    :param score_sq_norms: ``(n_episodes,)`` |S_i|^2
+    :return: ``(n_rows,)``
+    """
+    check_rows("returns", returns, episodes.n_rows)
+    check_rows("score_sq_norms", score_sq_norms, episodes.n_episodes)
+    weighted = all_sum((score_sq_norms * returns[episodes.first_row]).sum())
+    norm = all_sum(score_sq_norms.sum())
+    return th.where(norm > 0, weighted / norm, 0.0).to(returns.dtype).expand(episodes.n_rows)
+
+
+#: The baselines that need nothing but the returns of the batch, by the name that the algorithms' ``baseline`` takes.
+BATCH_BASELINES: dict[str, Callable[[th.Tensor, EpisodeIndex, AllSum], th.Tensor]] = {
+    "batch_mean": batch_mean,
+    "time_mean": time_mean,
+    "leave_one_out": leave_one_out,
+    "time_leave_one_out": time_leave_one_out,
+}
+
+
+def _episode_totals(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum) -> tuple[th.Tensor, th.Tensor]:
+    """Sum of the episodes' returns and their number, over all workers."""
+    check_rows("returns", returns, episodes.n_rows)
+    own = returns[episodes.first_row]
+    return all_sum(own.sum()), all_sum(own.new_tensor(float(len(own))))
+
+
+def _step_totals(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum) -> tuple[th.Tensor, th.Tensor]:
+    """Per step t: the sum of the returns and the number of episodes alive, ``(longest episode,)`` each."""
+    check_rows("returns", returns, episodes.n_rows)
+    zeros = returns.new_zeros(int(episodes.step.max()) + 1)
+    total = zeros.index_add(0, episodes.step, returns)
+    alive = zeros.index_add(0, episodes.step, th.ones_like(returns))
+    return all_sum(total), all_sum(alive)

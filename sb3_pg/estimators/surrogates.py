@@ -1,0 +1,28 @@
+"""The scalar whose gradient is the estimate: one backward pass instead of one a step."""
+
+from __future__ import annotations
+
+import torch as th
+
+from sb3_pg.estimators.episodes import check_rows
+
+
+def score_function_surrogate(log_prob: th.Tensor, weights: th.Tensor, divisor: th.Tensor | float) -> th.Tensor:
+    """(1/divisor) sum over rows of weight * log pi(a|s), with the weights held constant.
+
+    Its gradient is (1/divisor) sum weight * grad log pi(a|s), the REINFORCE estimate (Williams 1992,
+    "Simple statistical gradient-following algorithms for connectionist reinforcement learning"). The log-prob of an
+    action is the joint one, summed over action dimensions: one entry a row.
+
+    :param log_prob: ``(n_rows,)`` log pi_theta(a|s), with a gradient.
+    :param weights: ``(n_rows,)`` what the step is worth; no gradient flows into it.
+    :param divisor: see :func:`~sb3_pg.estimators.reductions.loss_divisor`; that of the whole batch where the rows are
+        a part of one.
+    :return: scalar, to be maximised
+    """
+    if log_prob.ndim != 1:
+        raise ValueError(
+            f"log_prob must be the joint log-probability of each action, shape (n_rows,), got {tuple(log_prob.shape)}"
+        )
+    check_rows("weights", weights, len(log_prob))
+    return (weights.detach() * log_prob).sum() / divisor

@@ -1,0 +1,36 @@
+"""How noisy a gradient estimate is, from the gradients of the single episodes."""
+
+from __future__ import annotations
+
+import torch as th
+
+
+def gradient_variance(gradient_sum: th.Tensor, sq_norms: th.Tensor) -> th.Tensor:
+    """Variance of the mean of N independent per-episode gradients, summed over the components.
+
+    tr Cov(g) / N with the unbiased covariance, (sum_i |g_i|^2 - N |g_mean|^2) / (N (N-1)): it needs the sum of the
+    gradients and their squared norms only, never the N gradients at once.
+
+    :param gradient_sum: ``(n_parameters,)`` sum_i g_i
+    :param sq_norms: ``(n_episodes,)`` |g_i|^2
+    :return: scalar; nan with fewer than two episodes
+    """
+    n = sq_norms.numel()
+    if n < 2:
+        return sq_norms.new_tensor(float("nan"))
+    # Rounding can take the difference of two nearly equal sums below zero.
+    return ((sq_norms.sum() - gradient_sum.square().sum() / n) / (n * (n - 1))).clamp(min=0)
+
+
+def gradient_snr(gradient_sum: th.Tensor, sq_norms: th.Tensor) -> th.Tensor:
+    """Signal-to-noise ratio |g_mean|^2 / (tr Cov(g) / N): about 1 where the estimate is nothing but noise.
+
+    (Roberts & Tedrake 2009, "Signal-to-noise ratio analysis of policy gradient algorithms", define it with the
+    projection on the true gradient, which is not known while learning.)
+
+    :param gradient_sum: ``(n_parameters,)`` sum_i g_i
+    :param sq_norms: ``(n_episodes,)`` |g_i|^2
+    :return: scalar; nan with fewer than two episodes, inf where all gradients are equal
+    """
+    mean = gradient_sum / max(sq_norms.numel(), 1)
+    return mean.square().sum() / gradient_variance(gradient_sum, sq_norms)

@@ -1,0 +1,7 @@
+"""The policies that REINFORCE's aliases stand for, when no critic is learned."""
+
+from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
+
+MlpPolicy = ActorPolicy
+CnnPolicy = ActorCnnPolicy
+MultiInputPolicy = MultiInputActorPolicy

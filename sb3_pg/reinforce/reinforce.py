@@ -1,0 +1,135 @@
+"""REINFORCE: the Monte-Carlo policy gradient."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.common.type_aliases import Baseline, IncompleteEpisodes, Returns
+from sb3_pg.estimators import LossReduction, score_function_surrogate
+
+
+class REINFORCE(PolicyGradientAlgorithm):
+    """One gradient step an iteration, on whole episodes (Williams 1992).
+
+    Every argument beyond SB3's is explained in
+    :class:`~sb3_pg.common.base_algorithm.PolicyGradientAlgorithm`.
+
+        model = REINFORCE("MlpPolicy", "CartPole-v1").learn(100_000)
+
+    Prefer it where an estimator you can write down matters more than the last sample: for teaching, for research on
+    estimators, as a plain yardstick beside PPO.
+    """
+
+    supported_returns: ClassVar[tuple[str, ...]] = ("reward_to_go", "total")
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 7e-3,
+        n_steps: int = 1024,
+        gamma: float = 0.99,
+        ent_coef: float | Schedule = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        normalize_advantage: bool = True,
+        n_episodes: int | None = None,
+        returns: Returns = "reward_to_go",
+        baseline: str | Baseline = "time_leave_one_out",
+        discount_gradient: bool = False,
+        loss_reduction: LossReduction = "mean_length",
+        incomplete_episodes: IncompleteEpisodes = "carry",
+        bootstrap_truncated: bool = False,
+        n_value_updates: int = 1,
+        value_learning_rate: float | Schedule | None = None,
+        micro_batch_size: int | None = None,
+        log_gradient_variance: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            normalize_advantage=normalize_advantage,
+            n_episodes=n_episodes,
+            returns=returns,
+            baseline=baseline,
+            discount_gradient=discount_gradient,
+            loss_reduction=loss_reduction,
+            incomplete_episodes=incomplete_episodes,
+            bootstrap_truncated=bootstrap_truncated,
+            n_value_updates=n_value_updates,
+            value_learning_rate=value_learning_rate,
+            micro_batch_size=micro_batch_size,
+            log_gradient_variance=log_gradient_variance,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def train(self) -> None:
+        """One gradient step on the episodes of the rollout; none if no episode ended."""
+        self._update_schedules()
+        batch = self.rollout_buffer.batch
+        if batch is None:
+            self._no_episode()
+            return
+        importance = self._importance_weights(batch)
+        weights = self._weights(batch, importance)
+        statistics = self._batch_statistics(batch, importance, weights)
+        divisor = self._loss_divisor(batch)
+        ent_coef = self.ent_coef_schedule(self._current_progress_remaining)
+        joint_critic = self.uses_critic and self.value_optimizer is None
+        policy_loss = entropy_loss = value_loss = th.zeros((), device=self.device)
+
+        self.policy.set_training_mode(True)
+        self.policy.optimizer.zero_grad()
+        for rows in batch.micro_batches(self.micro_batch_size):
+            values, log_prob, entropy = self.policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
+            policy_part = -score_function_surrogate(log_prob, weights[rows], divisor)
+            # Without a closed form, -log_prob estimates the entropy
+            entropy_part = -(-log_prob if entropy is None else entropy).sum() / divisor
+            loss = policy_part + ent_coef * entropy_part
+            if joint_critic:
+                value_part = self._value_loss(batch, rows, values)
+                loss = loss + self.vf_coef * value_part
+                value_loss = value_loss + value_part.detach()
+            loss.backward()
+            policy_loss, entropy_loss = policy_loss + policy_part.detach(), entropy_loss + entropy_part.detach()
+
+        total_loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
+        statistics["grad_norm"] = self._step(self.policy.optimizer, total_loss.item())
+        self._n_updates += 1
+        statistics["value_loss"] = self._fit_critic(batch) if self.value_optimizer is not None else value_loss.item()
+        statistics["policy_loss"] = policy_loss.item()
+        statistics["entropy_loss"] = (entropy_loss * divisor / batch.episodes.n_rows).item()
+        self._record(statistics)

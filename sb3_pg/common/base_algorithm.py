@@ -20,29 +20,21 @@ from stable_baselines3.common.policies import (
     MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
-from torch.nn import functional as F
 
 from sb3_pg.common.arguments import check_critic, check_estimator, check_numbers, check_quota
 from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.common.checks import check_finite
-from sb3_pg.common.distributed import all_sum, mean_and_std
+from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
-from sb3_pg.common.scores import batch_snr, optimal_baseline
+from sb3_pg.common.scores import optimal_baseline
 from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
-from sb3_pg.estimators import (
-    LossReduction,
-    discount_factors,
-    effective_sample_size,
-    loss_divisor,
-    timestep_weights,
-)
+from sb3_pg.common.updates import mean_episode_length, separate_critic
+from sb3_pg.estimators import LossReduction, loss_divisor
 
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
 
-#: Importance weights of carried steps are truncated here.
-MAX_CARRIED_WEIGHT = 10.0
 #: Share of the newest batch in the running mean of episode lengths.
 LENGTH_UPDATE = 0.1
 
@@ -79,8 +71,8 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
         late steps as eagerly as early ones (Thomas 2014; Nota & Thomas 2020).
     :param loss_reduction: what the sum over all steps is divided by. ``"episode"``: the number of episodes, the
         policy gradient itself. ``"step"``: the number of steps, SB3's habit; where episode lengths vary its
-        expected direction is not that of the gradient. ``"mean_length"``: the number of episodes times a running mean of
-        past batches' episode length, the direction of the first at the scale of the second.
+        expected direction is not that of the gradient. ``"mean_length"``: the number of episodes times
+        a running mean of past batches' episode length, the direction of the first at the scale of the second.
     :param incomplete_episodes: what an episode cut by ``n_steps`` is worth. ``"carry"``: it waits and is used whole
         once it ends; steps that an earlier policy sampled are then weighted by pi(a|s) / pi_old(a|s), truncated at
         10. ``"bootstrap"``: the critic's value of the rest. ``"truncate"``: what was earned. ``"drop"``: nothing, which
@@ -201,7 +193,9 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
         super()._setup_model()
         self.rollout_buffer_kwargs = user_kwargs
         self.ent_coef_schedule = FloatSchedule(self.ent_coef)
-        self._setup_value_optimizer()
+        if self.value_learning_rate is not None:
+            self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
+            self.value_optimizer = separate_critic(self.policy, self.lr_schedule(1), self.value_lr_schedule(1))
 
     def _check_arguments(self) -> None:
         """Refuse arguments that are wrong, alone or together. Here, since a loaded model has its own by now."""
@@ -228,7 +222,7 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
 
     def _buffer_arguments(self) -> dict[str, Any]:
         """What an episode buffer has to know of this algorithm's arguments; nothing for a foreign class."""
-        if not issubclass(self.rollout_buffer_class, EpisodeRolloutBuffer):
+        if not issubclass(self.rollout_buffer_class or EpisodeRolloutBuffer, EpisodeRolloutBuffer):
             return {}
         baseline = partial(_optimal_baseline, self) if self.baseline == "optimal" else self.baseline
         return {
@@ -237,22 +231,6 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
             "incomplete_episodes": self.incomplete_episodes,
             "episodes_per_env": None if self.n_episodes is None else self.n_episodes // self.n_envs,
         }
-
-    def _setup_value_optimizer(self) -> None:
-        """Give the critic's own layers an optimizer of their own, if asked for; the rest stays with the actor's."""
-        if self.value_learning_rate is None:
-            return
-        self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
-        policy = self.policy
-        modules = [policy.mlp_extractor.value_net, policy.value_net]
-        if not policy.share_features_extractor:
-            modules.append(policy.vf_features_extractor)
-        own = {parameter for module in modules for parameter in module.parameters()}
-        critic = [parameter for parameter in policy.parameters() if parameter in own]
-        actor = [parameter for parameter in policy.parameters() if parameter not in own]
-        make = partial(policy.optimizer_class, **policy.optimizer_kwargs)
-        policy.optimizer = make(actor, lr=self.lr_schedule(1))
-        self.value_optimizer = make(critic, lr=self.value_lr_schedule(1))
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
@@ -347,7 +325,7 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
 
     def _begin_quota(self, env: VecEnv, buffer: EpisodeRolloutBuffer) -> None:
         """Start every environment on a new episode when a new quota of whole episodes begins."""
-        if self.n_episodes is None or buffer.carried_steps > 0 or np.all(self._last_episode_starts):  # type: ignore[arg-type]
+        if self.n_episodes is None or buffer.carried_steps > 0 or np.all(self._last_episode_starts):
             return
         self._last_obs = env.reset()  # type: ignore[assignment]
         self._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
@@ -358,7 +336,8 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
             return actions
         if self.policy.squash_output:
             return self.policy.unscale_action(actions)
-        return np.clip(actions, self.action_space.low, self.action_space.high)
+        clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
+        return clipped
 
     def _episode_ends(self, infos: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
         """Of episodes that ended: whether a time limit ended them, and the value of what would have followed."""
@@ -399,89 +378,14 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            warnings.warn(message, UserWarning, stacklevel=4)
-
-    def _importance_weights(self, batch: EpisodeBatch) -> th.Tensor:
-        """``(n_rows,)`` pi(a|s) / pi_behaviour(a|s): 1 but for the steps that an earlier policy sampled."""
-        weights = th.ones_like(batch.advantages)
-        rows = batch.carried.nonzero().flatten()
-        if len(rows) > 0:
-            with th.no_grad():
-                _, log_prob, _ = self.policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
-            weights[rows] = timestep_weights(log_prob, batch.behaviour_log_prob[rows], MAX_CARRIED_WEIGHT)
-        return weights
-
-    def _weights(self, batch: EpisodeBatch, importance: th.Tensor) -> th.Tensor:
-        """``(n_rows,)`` what the score of each step is multiplied by."""
-        weights = batch.advantages
-        if self.normalize_advantage:
-            mean, std = mean_and_std(weights)
-            weights = (weights - mean) / (std + 1e-8)
-        if self.discount_gradient:
-            weights = weights * discount_factors(batch.episodes, self.gamma, weights.dtype)
-        return weights * importance
+            warnings.warn(message, UserWarning, stacklevel=6)  # the line that calls learn()
 
     def _loss_divisor(self, batch: EpisodeBatch) -> th.Tensor:
         """What the sum of the loss over rows is divided by. Call it once a batch: it keeps the running length."""
-        length = (all_sum(batch.episodes.lengths.sum()) / all_sum(th.as_tensor(batch.episodes.n_episodes))).item()
+        length = mean_episode_length(batch)
         past = length if self._mean_length is None else self._mean_length
         self._mean_length = past + LENGTH_UPDATE * (length - past)
         return loss_divisor(batch.episodes, self.loss_reduction, past, all_sum)
-
-    def _value_loss(self, batch: EpisodeBatch, rows: slice, values: th.Tensor) -> th.Tensor:
-        """Some rows' share of the critic's mean squared error over the batch."""
-        return F.mse_loss(values.flatten(), batch.value_targets[rows], reduction="sum") / batch.episodes.n_rows
-
-    def _fit_critic(self, batch: EpisodeBatch) -> float:
-        """Steps of the critic's own optimizer.
-
-        :return: the loss before the last of them
-        """
-        loss = th.zeros(())
-        optimizer: th.optim.Optimizer = self.value_optimizer  # type: ignore[assignment]
-        for _ in range(self.n_value_updates):
-            optimizer.zero_grad()
-            loss = th.zeros(())
-            for rows in batch.micro_batches(self.micro_batch_size):
-                part = self._value_loss(batch, rows, self.policy.predict_values(batch.observations_at(rows)))
-                part.backward()
-                loss = loss + part.detach().cpu()
-            self._step(optimizer, loss.item())
-        return loss.item()
-
-    def _step(self, optimizer: th.optim.Optimizer, loss: float) -> float:
-        """Clip the gradient and step, unless loss or gradient are not finite.
-
-        :return: the norm of the gradient before it was clipped
-        :raises ValueError: before any parameter changes
-        """
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
-        norm = th.nn.utils.clip_grad_norm_(parameters, limit).item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            optimizer.zero_grad()
-            raise ValueError(
-                f"The loss ({loss}) or the norm of its gradient ({norm}) is not finite. No parameter was changed, the "
-                "model can be saved. Lower the learning rate, or scale rewards and observations (VecNormalize)."
-            )
-        optimizer.step()
-        return norm
-
-    def _batch_statistics(self, batch: EpisodeBatch, importance: th.Tensor, weights: th.Tensor) -> dict[str, float]:
-        """What is logged of a batch before the policy changes."""
-        statistics = {
-            "advantage_std": mean_and_std(batch.advantages)[1].item(),
-            "ess": effective_sample_size(importance, all_sum).item(),
-            "ratio_max": importance.max().item(),
-            "ratio_std": mean_and_std(importance)[1].item(),
-            "clip_fraction": (importance >= MAX_CARRIED_WEIGHT).float().mean().item(),
-        }
-        if self.uses_critic:
-            targets = batch.value_targets.flatten().cpu().numpy()
-            statistics["explained_variance"] = explained_variance(batch.values.cpu().numpy(), targets)
-        if self.log_gradient_variance:
-            statistics["gradient_snr"] = batch_snr(self.policy, batch, weights)
-        return statistics
 
     def _record(self, statistics: dict[str, float]) -> None:
         """Log the same keys every iteration: nan where there was no update."""
@@ -499,9 +403,7 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
         """Set the learning rates for the progress made."""
         self._update_learning_rate(self.policy.optimizer)
         if self.value_optimizer is not None:
-            rate = self.value_lr_schedule(self._current_progress_remaining)
-            for group in self.value_optimizer.param_groups:
-                group["lr"] = rate
+            update_learning_rate(self.value_optimizer, self.value_lr_schedule(self._current_progress_remaining))
 
 
 def _optimal_baseline(algorithm: PolicyGradientAlgorithm, batch: EpisodeBatch) -> th.Tensor:

@@ -312,9 +312,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self._resumes[:] = False
         self._resumes[envs] = True
         self._finished[envs] += 1
-        return dataclasses.replace(
-            segments, complete=segments.complete | endless, open=segments.open & ~endless
-        )
+        return dataclasses.replace(segments, complete=segments.complete | endless, open=segments.open & ~endless)
 
     def _carry_over(self, facts: dict[str, np.ndarray], segments: Segments, used: np.ndarray) -> None:
         """Remember, for the next rollout, what has begun and is not used yet."""
@@ -349,5 +347,5 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 _OBSERVATION = "observation/"
 
 
-class EpisodeDictRolloutBuffer(EpisodeRolloutBuffer, DictRolloutBuffer):
+class EpisodeDictRolloutBuffer(EpisodeRolloutBuffer, DictRolloutBuffer):  # type: ignore[misc]  # as in SB3's own
     """:class:`EpisodeRolloutBuffer` for dictionaries of observations."""

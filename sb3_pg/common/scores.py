@@ -21,7 +21,7 @@ def episode_gradients(policy: ActorCriticPolicy, batch: EpisodeBatch, weights: t
     for rows in batch.each_episode():
         _, log_prob, _ = policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
         gradients = th.autograd.grad((weights[rows] * log_prob).sum(), parameters, allow_unused=True)
-        yield th.cat([gradient.flatten() for gradient in gradients if gradient is not None])
+        yield th.cat([gradient.flatten() for gradient in gradients if gradient is not None])  # type: ignore[redundant-expr]
 
 
 def optimal_baseline(policy: ActorCriticPolicy, batch: EpisodeBatch) -> th.Tensor:

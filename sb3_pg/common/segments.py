@@ -29,18 +29,21 @@ class Segments:
     @property
     def lengths(self) -> np.ndarray:
         """``(n_segments,)`` rows of each segment."""
-        return self.last - self.first + 1
+        lengths: np.ndarray = self.last - self.first + 1
+        return lengths
 
     @property
     def env_last(self) -> np.ndarray:
         """``(n_envs,)`` the last row of each environment."""
-        return self.last[np.append(self.env[1:] != self.env[:-1], True)]
+        rows: np.ndarray = self.last[np.append(self.env[1:] != self.env[:-1], True)]
+        return rows
 
     def rank_within_env(self, chosen: np.ndarray) -> np.ndarray:
         """``(n_segments,)`` how many chosen segments of the same environment come before each."""
         before = np.cumsum(chosen) - chosen
         begins = np.append(True, self.env[1:] != self.env[:-1])
-        return before - before[begins][np.cumsum(begins) - 1]
+        rank: np.ndarray = before - before[begins][np.cumsum(begins) - 1]
+        return rank
 
     def rows(self, chosen: np.ndarray) -> np.ndarray | None:
         """Rows of the chosen segments, in order; None for all rows, which then need no copy."""

@@ -10,9 +10,7 @@ from sb3_pg.estimators.baselines import AllSum, alone
 from sb3_pg.estimators.episodes import check_rows
 
 
-def timestep_weights(
-    log_prob: th.Tensor, behaviour_log_prob: th.Tensor, max_weight: float = math.inf
-) -> th.Tensor:
+def timestep_weights(log_prob: th.Tensor, behaviour_log_prob: th.Tensor, max_weight: float = math.inf) -> th.Tensor:
     """min(rho, max_weight) with rho = pi_theta(a|s) / pi_behaviour(a|s), a ratio a row.
 
     Weighting each score by its own rho gives the gradient of E_{s~behaviour} E_{a~pi_theta}[Q_behaviour(s,a)]

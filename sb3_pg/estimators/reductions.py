@@ -28,13 +28,13 @@ def loss_divisor(
     :raises ValueError: for an unknown reduction, or ``"mean_length"`` without its length.
     """
     counts = all_sum(th.stack([episodes.lengths.sum(), episodes.lengths.new_tensor(episodes.n_episodes)]))
-    n_steps, n_episodes = counts.to(th.get_default_dtype())
+    counts = counts.to(th.get_default_dtype())
     if loss_reduction == "step":
-        return n_steps
+        return counts[0]
     if loss_reduction == "episode":
-        return n_episodes
+        return counts[1]
     if loss_reduction != "mean_length":
         raise ValueError(f"loss_reduction must be 'step', 'episode' or 'mean_length', got {loss_reduction!r}")
     if mean_length is None or not mean_length > 0:
         raise ValueError(f"loss_reduction='mean_length' needs a mean_length > 0, got {mean_length}")
-    return n_episodes * mean_length
+    return counts[1] * mean_length

@@ -10,7 +10,16 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.common.scores import batch_snr
 from sb3_pg.common.type_aliases import Baseline, IncompleteEpisodes, Returns
+from sb3_pg.common.updates import (
+    batch_statistics,
+    carried_weights,
+    fit_critic,
+    guarded_step,
+    score_weights,
+    value_loss,
+)
 from sb3_pg.estimators import LossReduction, score_function_surrogate
 
 
@@ -103,13 +112,17 @@ class REINFORCE(PolicyGradientAlgorithm):
         if batch is None:
             self._no_episode()
             return
-        importance = self._importance_weights(batch)
-        weights = self._weights(batch, importance)
-        statistics = self._batch_statistics(batch, importance, weights)
+        importance = carried_weights(self.policy, batch)
+        weights = score_weights(
+            batch, importance, self.normalize_advantage, self.gamma if self.discount_gradient else None
+        )
+        statistics = batch_statistics(batch, importance, self.uses_critic)
+        if self.log_gradient_variance:
+            statistics["gradient_snr"] = batch_snr(self.policy, batch, weights)
         divisor = self._loss_divisor(batch)
         ent_coef = self.ent_coef_schedule(self._current_progress_remaining)
         joint_critic = self.uses_critic and self.value_optimizer is None
-        policy_loss = entropy_loss = value_loss = th.zeros((), device=self.device)
+        policy_loss = entropy_loss = critic_loss = th.zeros((), device=self.device)
 
         self.policy.set_training_mode(True)
         self.policy.optimizer.zero_grad()
@@ -120,16 +133,25 @@ class REINFORCE(PolicyGradientAlgorithm):
             entropy_part = -(-log_prob if entropy is None else entropy).sum() / divisor
             loss = policy_part + ent_coef * entropy_part
             if joint_critic:
-                value_part = self._value_loss(batch, rows, values)
+                value_part = value_loss(batch, rows, values)
                 loss = loss + self.vf_coef * value_part
-                value_loss = value_loss + value_part.detach()
+                critic_loss = critic_loss + value_part.detach()
             loss.backward()
             policy_loss, entropy_loss = policy_loss + policy_part.detach(), entropy_loss + entropy_part.detach()
 
-        total_loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
-        statistics["grad_norm"] = self._step(self.policy.optimizer, total_loss.item())
+        total_loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * critic_loss
+        statistics["grad_norm"] = guarded_step(self.policy.optimizer, total_loss.item(), self.max_grad_norm)
         self._n_updates += 1
-        statistics["value_loss"] = self._fit_critic(batch) if self.value_optimizer is not None else value_loss.item()
+        statistics["value_loss"] = critic_loss.item()
+        if self.value_optimizer is not None:
+            statistics["value_loss"] = fit_critic(
+                self.policy,
+                self.value_optimizer,
+                batch,
+                self.n_value_updates,
+                self.micro_batch_size,
+                self.max_grad_norm,
+            )
         statistics["policy_loss"] = policy_loss.item()
         statistics["entropy_loss"] = (entropy_loss * divisor / batch.episodes.n_rows).item()
         self._record(statistics)

@@ -19,11 +19,11 @@ from sb3_pg.estimators import discount_factors, effective_sample_size, timestep_
 MAX_CARRIED_WEIGHT = 10.0
 
 
-def carried_weights(policy: ActorCriticPolicy, batch: EpisodeBatch) -> th.Tensor:
+def carried_weights(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None) -> th.Tensor:
     """``(n_rows,)`` pi(a|s) / pi_behaviour(a|s): 1 but for the steps that an earlier policy sampled."""
     weights = th.ones_like(batch.advantages)
-    rows = batch.carried.nonzero().flatten()
-    if len(rows) > 0:
+    carried = batch.carried.nonzero().flatten()
+    for rows in carried.split(micro_batch_size or len(carried)) if len(carried) > 0 else ():
         with th.no_grad():
             _, log_prob, _ = policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
         weights[rows] = timestep_weights(log_prob, batch.behaviour_log_prob[rows], MAX_CARRIED_WEIGHT)

@@ -45,7 +45,9 @@ def leave_one_out(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum = 
     """
     total, count = _episode_totals(returns, episodes, all_sum)
     if count < 2:
-        raise ValueError("leave_one_out needs at least 2 episodes, got 1: write baseline='none' or use more episodes")
+        raise ValueError(
+            f"leave_one_out needs at least 2 episodes, got {int(count)}: write baseline='none' or use more episodes"
+        )
     own = returns[episodes.first_row]
     return ((total - own) / (count - 1))[episodes.episode]
 
@@ -80,8 +82,8 @@ def optimal_constant(
     """b = sum_i |S_i|^2 G_i / sum_i |S_i|^2, the constant that minimises the variance of S_i (G_i - b).
 
     Greensmith, Bartlett & Baxter 2004, "Variance reduction techniques for gradient estimates in reinforcement
-    learning". S_i is the sum of the scores of episode i. Estimated on the batch it is used on, hence only nearly
-    unbiased. 0 where every score vanishes.
+    learning". S_i is the sum of the scores of episode i. Estimated on the batch it is used on, hence biased by
+    O(1/N), mostly towards a smaller gradient. 0 where every score vanishes.
 
     :param returns: ``(n_rows,)``
     :param score_sq_norms: ``(n_episodes,)`` |S_i|^2

@@ -29,9 +29,15 @@ class EpisodeIndex:
     def __post_init__(self) -> None:
         if self.lengths.ndim != 1 or bool((self.lengths < 1).any()):
             raise ValueError(f"lengths must be a vector of integers >= 1, got {self.lengths}")
-        n_rows = (int(self.lengths.sum()),)
-        for name in ("episode", "step"):
-            check_rows(name, getattr(self, name), n_rows[0])
+        check_rows("episode", self.episode, int(self.lengths.sum()))
+        check_rows("step", self.step, len(self.episode))
+        if not th.equal(self.episode, th.repeat_interleave(self.lengths)):
+            raise ValueError(
+                f"episode must say 0 for lengths[0] rows, then 1 for lengths[1] rows, ..., got {self.episode}"
+            )
+        same = self.episode[1:] == self.episode[:-1]
+        if not th.equal(self.step[1:][same], self.step[:-1][same] + 1):
+            raise ValueError(f"step must grow by 1 from row to row of an episode, got {self.step}")
 
     @classmethod
     def from_lengths(cls, lengths: th.Tensor, first_step: th.Tensor | None = None) -> EpisodeIndex:

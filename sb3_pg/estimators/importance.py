@@ -21,7 +21,11 @@ def timestep_weights(log_prob: th.Tensor, behaviour_log_prob: th.Tensor, max_wei
     :param behaviour_log_prob: ``(n_rows,)`` under the parameters that sampled the action.
     :return: ``(n_rows,)``, finite where max_weight is
     """
+    if log_prob.ndim != 1:
+        raise ValueError(f"log_prob must have shape (n_rows,), got {tuple(log_prob.shape)}")
     check_rows("behaviour_log_prob", behaviour_log_prob, len(log_prob))
+    if not max_weight > 0:
+        raise ValueError(f"max_weight must be a number > 0, got {max_weight}")
     return (log_prob - behaviour_log_prob).clamp(max=math.log(max_weight)).exp()
 
 

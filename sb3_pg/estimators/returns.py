@@ -78,6 +78,8 @@ def _with_last_values(
 ) -> th.Tensor:
     """Rewards, with gamma * last_values added at each episode's last row; the argument is left as it is."""
     check_rows("rewards", rewards, episodes.n_rows)
+    if not rewards.is_floating_point():
+        rewards = rewards.to(th.get_default_dtype())  # integers would swallow the discount
     if last_values is None:
         return rewards
     check_rows("last_values", last_values, episodes.n_episodes)

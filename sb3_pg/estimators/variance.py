@@ -30,7 +30,7 @@ def gradient_snr(gradient_sum: th.Tensor, sq_norms: th.Tensor) -> th.Tensor:
 
     :param gradient_sum: ``(n_parameters,)`` sum_i g_i
     :param sq_norms: ``(n_episodes,)`` |g_i|^2
-    :return: scalar; nan with fewer than two episodes, inf where all gradients are equal
+    :return: scalar; inf where all gradients are equal, nan where all are 0 or fewer than two
     """
     mean = gradient_sum / max(sq_norms.numel(), 1)
     return mean.square().sum() / gradient_variance(gradient_sum, sq_norms)

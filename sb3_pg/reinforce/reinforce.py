@@ -112,7 +112,7 @@ class REINFORCE(PolicyGradientAlgorithm):
         if batch is None:
             self._no_episode()
             return
-        importance = carried_weights(self.policy, batch)
+        importance = carried_weights(self.policy, batch, self.micro_batch_size)
         weights = score_weights(
             batch, importance, self.normalize_advantage, self.gamma if self.discount_gradient else None
         )

@@ -1,0 +1,69 @@
+"""The definitions of estimators.md written out literally, in plain Python: lists of episodes, a loop for every sum.
+
+Quadratic, and too simple to be wrong; ``test_properties.py`` holds the tensor versions to them.
+"""
+
+from __future__ import annotations
+
+Ragged = list[list[float]]
+
+
+def reward_to_go(rewards: Ragged, gamma: float, last_values: list[float]) -> Ragged:
+    """G[i,t] = sum_{t' >= t} gamma^(t'-t) r[i,t'] + gamma^(T-t) last_values[i]"""
+    return [
+        [
+            sum(gamma ** (u - t) * episode[u] for u in range(t, len(episode))) + gamma ** (len(episode) - t) * last
+            for t in range(len(episode))
+        ]
+        for episode, last in zip(rewards, last_values, strict=True)
+    ]
+
+
+def total_return(rewards: Ragged, gamma: float, last_values: list[float]) -> Ragged:
+    """G_i at every step"""
+    return [[episode[0]] * len(episode) for episode in reward_to_go(rewards, gamma, last_values)]
+
+
+def generalized_advantage(
+    rewards: Ragged, values: Ragged, gamma: float, gae_lambda: float, last_values: list[float]
+) -> Ragged:
+    """A[i,t] = sum_l (gamma lambda)^l delta[i,t+l]"""
+    advantages = []
+    for r, v, last in zip(rewards, values, last_values, strict=True):
+        following = [*v[1:], last]
+        delta = [r[t] + gamma * following[t] - v[t] for t in range(len(r))]
+        advantages.append(
+            [sum((gamma * gae_lambda) ** (u - t) * delta[u] for u in range(t, len(r))) for t in range(len(r))]
+        )
+    return advantages
+
+
+def discount_factors(lengths: list[int], gamma: float) -> Ragged:
+    """gamma^t"""
+    return [[gamma**t for t in range(length)] for length in lengths]
+
+
+def mean(values: list[float]) -> float:
+    """0 for no values"""
+    return sum(values) / len(values) if values else 0.0
+
+
+def baseline(name: str, returns: Ragged) -> Ragged:
+    """b[i,t] of the baseline of this name"""
+
+    def value(i: int, t: int) -> float:
+        others = [episode for j, episode in enumerate(returns) if j != i]
+        return {
+            "batch_mean": mean([episode[0] for episode in returns]),
+            "leave_one_out": mean([episode[0] for episode in others]),
+            "time_mean": mean([episode[t] for episode in returns if len(episode) > t]),
+            "time_leave_one_out": mean([episode[t] for episode in others if len(episode) > t]),
+        }[name]
+
+    return [[value(i, t) for t in range(len(episode))] for i, episode in enumerate(returns)]
+
+
+def optimal_constant(returns: Ragged, score_sq_norms: list[float]) -> float:
+    """b = sum_i |S_i|^2 G_i / sum_i |S_i|^2"""
+    weighted = sum(norm * episode[0] for norm, episode in zip(score_sq_norms, returns, strict=True))
+    return weighted / sum(score_sq_norms)

@@ -1,0 +1,382 @@
+"""For every mistake that others made, the test that catches it.
+
+A mutation replaces a piece of the source of one function (or class), everywhere that function is known by its name. The
+named test passes without it and fails with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+
+from sb3_pg import estimators as est
+from sb3_pg.estimators import episodes as episodes_module
+from sb3_pg.estimators import returns as returns_module
+from tests.estimators import test_exact as exact
+from tests.estimators import test_known_values as known
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A mistake, and the test that catches it.
+
+    :param mistake: what is wrong with the mutant.
+    :param target: the function or class that is mutated.
+    :param original: the piece of its source that is replaced; there is exactly one.
+    :param mutant: what it is replaced by.
+    :param caught_by: the test.
+    :param arguments: the parameters that the test is run with.
+    """
+
+    mistake: str
+    target: Any
+    original: str
+    mutant: str
+    caught_by: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.mistake}: {self.caught_by.__name__}"
+
+
+MUTATIONS = [
+    # Returns
+    Mutation(
+        "a return leaks over the end of its episode",
+        est.discounted_suffix_sum,
+        "remaining[:-span] >= span",
+        "remaining[:-span] >= span - 1",
+        known.test_returns_do_not_leak_over_the_end_of_an_episode,
+    ),
+    Mutation(
+        "a return skips its own reward",
+        est.discounted_suffix_sum,
+        "return sums",
+        "return sums - values",
+        known.test_reward_to_go_of_one_episode,
+        ([1, 0, 3, 2], 1.0, [6, 5, 5, 2]),
+    ),
+    Mutation(
+        "a return loses its last reward",
+        est.discounted_suffix_sum,
+        "sums = values.clone()",
+        "sums = values * (episodes.remaining > 0)",
+        known.test_reward_to_go_of_one_episode,
+        ([10, 1, 2, 3], 1.0, [16, 6, 5, 3]),
+    ),
+    Mutation(
+        "the reward at the end is added twice",
+        est.reward_to_go,
+        "_with_last_values(rewards, episodes, gamma, last_values)",
+        "rewards.index_add(0, episodes.last_row, rewards[episodes.last_row])",
+        known.test_reward_to_go_of_one_episode,
+        ([10, 1, 2, 3], 1.0, [16, 6, 5, 3]),
+    ),
+    Mutation(
+        "the discount of a doubled span is not squared",
+        est.discounted_suffix_sum,
+        "2 * span, factor * factor",
+        "2 * span, factor",
+        known.test_reward_to_go_of_one_episode,
+        ([1, 0, 3, 2], 0.5, [2, 2, 4, 2]),
+    ),
+    Mutation(
+        "gamma^t is missing from the gradient",
+        est.discount_factors,
+        "** episodes.step",
+        "** (0 * episodes.step)",
+        exact.test_without_a_baseline_the_gradient_is_exact,
+        ("reward_to_go", 0.8, True),
+    ),
+    Mutation(
+        "discounting starts at gamma^1",
+        est.discount_factors,
+        "** episodes.step",
+        "** (episodes.step + 1)",
+        exact.test_without_a_baseline_the_gradient_is_exact,
+        ("reward_to_go", 0.8, True),
+    ),
+    Mutation(
+        "gamma^t counts from the edge of the batch",
+        est.discount_factors,
+        "** episodes.step",
+        "** episodes.position",
+        exact.test_an_episode_whose_beginning_is_missing_counts_from_its_true_step,
+    ),
+    Mutation(
+        "gamma^t is missing from the total return",
+        est.total_return,
+        "** episodes.position",
+        "** (0 * episodes.position)",
+        exact.test_without_a_baseline_the_gradient_is_exact,
+        ("total", 0.8, False),
+    ),
+    Mutation(
+        "the value of a cut episode is not discounted",
+        returns_module._with_last_values,
+        "gamma * last_values.to",
+        "last_values.to",
+        exact.test_bootstrapping_a_cut_episode_with_the_exact_value_changes_nothing,
+        ("reward_to_go", 0.8),
+    ),
+    Mutation(
+        "the buffer's rewards are contaminated by the value of a cut episode",
+        returns_module._with_last_values,
+        "rewards.index_add(",
+        "rewards.index_add_(",
+        known.test_last_values_are_discounted_to_each_step,
+    ),
+    Mutation(
+        "an advantage takes the next value from the next episode",
+        est.generalized_advantage,
+        "episodes.remaining > 0",
+        "episodes.remaining >= 0",
+        exact.test_gae_between_its_two_ends,
+    ),
+    Mutation(
+        "a time limit is bootstrapped with V(s) instead of V(s')",
+        est.generalized_advantage,
+        "values.roll(-1)",
+        "values",
+        exact.test_gae_with_the_exact_values_is_exact,
+        (0.6, 1.0),
+    ),
+    Mutation(
+        "GAE decays by lambda without gamma",
+        est.generalized_advantage,
+        "gamma * gae_lambda)",
+        "gae_lambda)",
+        exact.test_gae_between_its_two_ends,
+    ),
+    # Baselines
+    Mutation(
+        "leave-one-out leaves nobody out",
+        est.leave_one_out,
+        "(total - own) / (count - 1)",
+        "(total - 0 * own) / count",
+        exact.test_leave_one_out_is_exact,
+        (exact.SMALL, 3, "total", 1.0, False, "leave_one_out"),
+    ),
+    Mutation(
+        "leave-one-out subtracts the neighbour's return",
+        est.leave_one_out,
+        "own = returns[episodes.first_row]",
+        "own = returns[episodes.first_row].roll(1)",
+        exact.test_leave_one_out_is_exact,
+        (exact.SMALL, 3, "total", 1.0, False, "leave_one_out"),
+    ),
+    Mutation(
+        "the mean is taken over steps, not episodes",
+        est.batch_mean,
+        "(total / count)",
+        "returns.mean()",
+        exact.test_batch_mean_shrinks_the_gradient_and_keeps_its_direction,
+        (exact.PAIRS, 2, "total", 1.0),
+    ),
+    Mutation(
+        "the mean is that of an episode's own steps",
+        est.batch_mean,
+        "return (total / count).expand(episodes.n_rows)",
+        "return th.zeros_like(total).expand(episodes.n_episodes).index_add("
+        "0, episodes.episode, returns / episodes.lengths[episodes.episode])[episodes.episode]",
+        exact.test_batch_mean_shrinks_the_gradient_and_keeps_its_direction,
+        (exact.PAIRS, 2, "reward_to_go", 1.0),
+    ),
+    Mutation(
+        "a mean over the living is divided by all",
+        est.time_mean,
+        "total / alive",
+        "total / episodes.n_episodes",
+        exact.test_time_mean_shrinks_every_step_by_its_own_factor,
+        (exact.SMALL, 3),
+    ),
+    Mutation(
+        "the episode is one of its own peers",
+        est.time_leave_one_out,
+        "(total[episodes.step] - returns)",
+        "total[episodes.step]",
+        exact.test_leave_one_out_is_exact,
+        (exact.SMALL, 3, "reward_to_go", 1.0, False, "time_leave_one_out"),
+    ),
+    Mutation(
+        "without peers the baseline is the episode's own return",
+        est.time_leave_one_out,
+        "clamp(min=1), 0.0)",
+        "clamp(min=1), returns)",
+        exact.test_leave_one_out_is_exact,
+        (exact.SMALL, 3, "reward_to_go", 1.0, False, "time_leave_one_out"),
+    ),
+    Mutation(
+        "the optimal constant weighs by the norm, not its square",
+        est.optimal_constant,
+        "norm = all_sum(score_sq_norms.sum())",
+        "norm = all_sum(score_sq_norms.sqrt().sum())",
+        exact.test_optimal_constant_minimises_the_variance,
+    ),
+    # Loss
+    Mutation(
+        "the weights are not detached",
+        est.score_function_surrogate,
+        "weights.detach() * log_prob",
+        "weights * log_prob",
+        exact.test_timestep_weights_follow_the_surrogate_of_trpo,
+        (False,),
+    ),
+    Mutation(
+        "mean(log pi) times sum(weights)",
+        est.score_function_surrogate,
+        "(weights.detach() * log_prob).sum()",
+        "weights.detach().sum() * log_prob.mean()",
+        exact.test_one_backward_pass_is_the_literal_loop,
+        ("episode",),
+    ),
+    Mutation(
+        "the sum over the episodes is divided by the number of steps",
+        est.loss_divisor,
+        'if loss_reduction == "episode":\n        return counts[1]',
+        'if loss_reduction == "episode":\n        return counts[0]',
+        exact.test_only_a_divisor_that_does_not_know_the_lengths_keeps_the_direction,
+        (exact.PAIRS, 1),
+    ),
+    Mutation(
+        "the mean length is that of this batch",
+        est.loss_divisor,
+        "return counts[1] * mean_length",
+        "return counts[0]",
+        exact.test_only_a_divisor_that_does_not_know_the_lengths_keeps_the_direction,
+        (exact.PAIRS, 1),
+    ),
+    Mutation(
+        "the first action dimension stands for the joint log-prob",
+        exact.joint_log_prob,
+        "per_dimension.sum(dim=-1)",
+        "per_dimension[:, 0]",
+        exact.test_the_log_prob_of_an_action_is_the_joint_one,
+    ),
+    Mutation(
+        "the mean over action dimensions stands for the joint log-prob",
+        exact.joint_log_prob,
+        "per_dimension.sum(dim=-1)",
+        "per_dimension.mean(dim=-1)",
+        exact.test_the_log_prob_of_an_action_is_the_joint_one,
+    ),
+    Mutation(
+        "a per-dimension log-prob is broadcast",
+        est.score_function_surrogate,
+        "if log_prob.ndim != 1:",
+        "if log_prob.ndim < 1:",
+        known.test_a_log_prob_for_each_action_dimension_is_refused,
+    ),
+    Mutation(
+        "n against n x 1 is broadcast",
+        episodes_module.check_rows,
+        "if tuple(values.shape) != (n_rows,):",
+        "if values.numel() != n_rows:",
+        known.test_a_wrong_number_of_rows_is_refused,
+        known.SURROGATE_WEIGHTS,
+    ),
+    # Importance weights
+    Mutation(
+        "no ratio on a batch of another policy",
+        est.timestep_weights,
+        "(log_prob - behaviour_log_prob)",
+        "(log_prob - log_prob)",
+        exact.test_trajectory_weights_are_unbiased_where_timestep_weights_are_not,
+    ),
+    Mutation(
+        "the ratio is upside down",
+        est.timestep_weights,
+        "(log_prob - behaviour_log_prob)",
+        "(behaviour_log_prob - log_prob)",
+        exact.test_timestep_weights_follow_the_surrogate_of_trpo,
+        (False,),
+    ),
+    Mutation(
+        "the ratio is taken outside of log space",
+        est.timestep_weights,
+        "(log_prob - behaviour_log_prob).clamp(max=math.log(max_weight)).exp()",
+        "(log_prob.exp() / behaviour_log_prob.exp()).clamp(max=max_weight)",
+        known.test_ratios_go_through_log_space,
+    ),
+    Mutation(
+        "the log of the weight is truncated at the weight",
+        est.timestep_weights,
+        "max=math.log(max_weight)",
+        "max=max_weight",
+        known.test_truncated_weights,
+    ),
+    Mutation(
+        "the sample size is not normalised",
+        est.effective_sample_size,
+        "total**2 / (n * squares)",
+        "total**2 / squares",
+        exact.test_effective_sample_size_falls_geometrically_with_the_length,
+        (2,),
+    ),
+    # Noise
+    Mutation(
+        "the variance of the mean is that of one gradient",
+        est.gradient_variance,
+        "(n * (n - 1))",
+        "(n - 1)",
+        exact.test_gradient_variance_is_unbiased,
+        (2,),
+    ),
+    Mutation(
+        "the variance is divided by n, not n - 1",
+        est.gradient_variance,
+        "(n * (n - 1))",
+        "(n * n)",
+        exact.test_gradient_variance_is_unbiased,
+        (2,),
+    ),
+    # Layout
+    Mutation(
+        "the step does not start anew with the episode",
+        est.EpisodeIndex,
+        "offset[episode]",
+        "offset[0]",
+        known.test_episode_index_of_three_episodes,
+    ),
+    Mutation(
+        "the last row is the next episode's first",
+        est.EpisodeIndex,
+        "return th.cumsum(self.lengths, 0) - 1\n",
+        "return th.cumsum(self.lengths, 0).clamp(max=self.n_rows - 1)\n",
+        known.test_last_values_are_discounted_to_each_step,
+    ),
+]
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
+    """Put the mutant in the place of its target: in every module of ours that knows it, and in the tables of names."""
+    target = mutation.target
+    source = inspect.getsource(target)
+    assert source.count(mutation.original) == 1, f"{mutation.original!r} is not once in {target.__name__}"
+    namespace = dict(vars(sys.modules[target.__module__]))
+    exec(source.replace(mutation.original, mutation.mutant), namespace)
+    mutant = namespace[target.__name__]
+    for module_name in [name for name in sys.modules if name.startswith(("sb3_pg.estimators", "tests.estimators."))]:
+        for name, value in list(vars(sys.modules[module_name]).items()):
+            if value is target:
+                monkeypatch.setattr(sys.modules[module_name], name, mutant)
+    for name, value in est.BATCH_BASELINES.items():
+        if value is target:
+            monkeypatch.setitem(est.BATCH_BASELINES, name, mutant)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_the_mutation_is_caught(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The named test passes, and fails by an assertion of its own once the mistake is made."""
+    check = partial(mutation.caught_by, *mutation.arguments)
+    check()
+    plant(monkeypatch, mutation)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        check()

@@ -1,0 +1,43 @@
+# Every target works on a fresh clone: the first one that needs it builds .venv.
+# Another interpreter: make test PYTHON=python3.12 (after make clean)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DELETE_ON_ERROR:
+.PHONY: demo test conformance lint type format clean
+
+# Two workers on two cores: more threads inside each only get in the way.
+test conformance: export OMP_NUM_THREADS := 1
+
+demo: $(INSTALLED)
+	$(BIN)/python -m benchmarks.demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+conformance: $(INSTALLED)
+	$(BIN)/python -m tests.conformance.run
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(INSTALLED)
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+# Leaves runs/ alone: those are results.
+clean:
+	rm -rf $(VENV) .conformance .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

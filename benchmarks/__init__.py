@@ -1,0 +1,1 @@
+"""Runs that a person starts: the demo, and comparisons on one machine."""

@@ -1,0 +1,198 @@
+"""Training runs as data: what to train, a few worker processes that do it, and what came out of each run."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing as mp
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from queue import Queue
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An algorithm and its settings: one row of a comparison.
+
+    :param name: what tables and figures call it.
+    :param algorithm: the class to train.
+    :param settings: arguments of its constructor, beyond policy, environment, seed and device.
+    :param n_envs: copies of the environment.
+    :param policy: alias of the policy.
+    """
+
+    name: str
+    algorithm: type[OnPolicyAlgorithm]
+    settings: dict[str, Any] = field(default_factory=dict)
+    n_envs: int = 8
+    policy: str = "MlpPolicy"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One contender, one seed, one budget of environment steps.
+
+    :param folder: where the run keeps its results and its model.
+    :param eval_every: environment steps between two evaluations.
+    :param n_eval_episodes: episodes of an evaluation during training.
+    :param n_final_episodes: episodes of the evaluation at the end.
+    """
+
+    contender: Contender
+    env_id: str
+    seed: int
+    n_steps: int
+    folder: Path
+    eval_every: int = 2_000
+    n_eval_episodes: int = 10
+    n_final_episodes: int = 20
+
+
+@dataclass
+class Result:
+    """What is known of a run so far; ``final_score`` is None until it has finished.
+
+    :param eval_steps: environment steps at which the policy was evaluated.
+    :param eval_scores: mean return of each of those evaluations, of the deterministic policy.
+    :param final_score: mean return of the deterministic policy at the end.
+    :param train_score: mean return of the last 100 training episodes.
+    :param train_seconds: wall time of the training alone, without the evaluations.
+    """
+
+    name: str
+    seed: int
+    eval_steps: list[int] = field(default_factory=list)
+    eval_scores: list[float] = field(default_factory=list)
+    final_score: float | None = None
+    train_score: float | None = None
+    train_seconds: float | None = None
+
+    def steps_to(self, score: float) -> int | None:
+        """Environment steps at the first evaluation of at least ``score``; None if there was none."""
+        reached = (steps for steps, value in zip(self.eval_steps, self.eval_scores, strict=True) if value >= score)
+        return next(reached, None)
+
+    def save(self, folder: Path) -> None:
+        """Write ``result.json`` in one piece, so that a reader never sees half of it."""
+        unfinished = folder / "result.json.part"
+        unfinished.write_text(json.dumps(asdict(self), indent=1))
+        unfinished.replace(folder / "result.json")
+
+
+class Recorder(BaseCallback):
+    """Evaluates the policy every so often, keeps the result on disk up to date, and reports progress.
+
+    :param result: filled as the training goes on.
+    :param report: called with the environment steps done since the last call; the training ends if it returns False.
+    """
+
+    REPORT_EVERY = 1_000
+
+    def __init__(self, run: Run, result: Result, eval_env: VecEnv, report: Callable[[int], bool]):
+        super().__init__()
+        self.run = run
+        self.result = result
+        self.eval_env = eval_env
+        self.eval_seconds = 0.0
+        self._report = report
+        self._reported = 0
+
+    def evaluate(self, n_episodes: int) -> float:
+        """Mean return of the deterministic policy."""
+        started = time.perf_counter()
+        scores, _ = evaluate_policy(self.model, self.eval_env, n_eval_episodes=n_episodes)
+        self.eval_seconds += time.perf_counter() - started
+        return float(np.mean(scores))
+
+    def report(self) -> bool:
+        """Report the steps since the last report, but none beyond the budget: a rollout may overshoot it."""
+        steps = min(self.num_timesteps, self.run.n_steps) - self._reported
+        self._reported += steps
+        return self._report(steps)
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= (len(self.result.eval_steps) + 1) * self.run.eval_every:
+            self.result.eval_scores.append(self.evaluate(self.run.n_eval_episodes))
+            self.result.eval_steps.append(self.num_timesteps)
+            self.result.save(self.run.folder)
+        return self.num_timesteps - self._reported < self.REPORT_EVERY or self.report()
+
+
+def train(run: Run, report: Callable[[int], bool]) -> Result:
+    """Train one contender; its folder then has ``result.json`` and, unless ``report`` ended it, ``model.zip``."""
+    run.folder.mkdir(parents=True)
+    contender = run.contender
+    result = Result(contender.name, run.seed)
+    env = make_vec_env(run.env_id, n_envs=contender.n_envs, seed=run.seed)
+    eval_env = make_vec_env(run.env_id, n_envs=run.n_eval_episodes, seed=10_000 + run.seed)
+    model = contender.algorithm(contender.policy, env, seed=run.seed, device="cpu", **contender.settings)
+    recorder = Recorder(run, result, eval_env, report)
+
+    started = time.perf_counter()
+    model.learn(run.n_steps, callback=recorder)
+    seconds = time.perf_counter() - started - recorder.eval_seconds
+    if recorder.report():
+        result.final_score = recorder.evaluate(run.n_final_episodes)
+        result.train_score = float(np.mean([episode["r"] for episode in model.ep_info_buffer or ()]))
+        result.train_seconds = seconds
+        model.save(run.folder / "model.zip")
+        result.save(run.folder)
+    env.close()
+    eval_env.close()
+    return result
+
+
+def train_all(runs: Sequence[Run], n_workers: int, advance: Callable[[int], object]) -> list[Result]:
+    """Train every run, ``n_workers`` at a time, each in a process of its own with one thread.
+
+    :param advance: called with environment steps as they are done, whichever run did them.
+    :raises KeyboardInterrupt: after the workers have stopped; what had finished stays on disk. So with a failed run.
+    """
+    context = mp.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(n_workers, context, _start_worker) as pool:
+        steps, stop = manager.Queue(), manager.Event()
+        # In a thread of its own, so that an interrupt does not strike in the middle of a conversation with the manager.
+        listener = Thread(target=_listen, args=(steps, advance))
+        listener.start()
+        try:
+            futures = [pool.submit(_train_in_worker, run, steps, stop) for run in runs]
+            for future in as_completed(futures):
+                future.result()  # a failed run ends the others
+            return [future.result() for future in futures]
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            steps.put(None)
+            listener.join()
+
+
+def _listen(steps: Queue[int | None], advance: Callable[[int], object]) -> None:
+    for n_steps in iter(steps.get, None):
+        advance(n_steps)
+
+
+def _start_worker() -> None:
+    """One thread a worker; an interrupt reaches them through the main process, which lets them end cleanly."""
+    th.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _train_in_worker(run: Run, steps: Queue[int | None], stop: Event) -> Result:
+    def report(n_steps: int) -> bool:
+        steps.put(n_steps)
+        return not stop.is_set()
+
+    return train(run, report)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sb3_pg.common.buffers import INCOMPLETE_EPISODES
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer
+
+from sb3_pg.common.buffers import INCOMPLETE_EPISODES, EpisodeRolloutBuffer
 from sb3_pg.common.checks import check_choice, check_positive_int, check_unit_interval
 from sb3_pg.estimators import BATCH_BASELINES
 
@@ -65,6 +68,17 @@ def check_quota(n_episodes: int | None, n_envs: int, baseline: str | Callable[..
         raise ValueError(
             f"baseline={baseline!r} compares episodes of one iteration, and n_episodes=1 leaves none to compare with: "
             "write n_episodes >= 2, or baseline='none' or 'value'"
+        )
+
+
+def check_buffer(buffer_class: type, observation_space: spaces.Space[Any]) -> None:
+    """Refuse a buffer for the other kind of observation."""
+    is_dict = isinstance(observation_space, spaces.Dict)
+    if issubclass(buffer_class, EpisodeRolloutBuffer) and issubclass(buffer_class, DictRolloutBuffer) != is_dict:
+        fitting = "EpisodeDictRolloutBuffer" if is_dict else "EpisodeRolloutBuffer"
+        raise ValueError(
+            f"rollout_buffer_class={buffer_class.__name__} does not fit these observations: leave it out, or write "
+            f"{fitting} or a subclass of it"
         )
 
 

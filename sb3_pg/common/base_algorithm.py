@@ -1,4 +1,4 @@
-"""What the policy-gradient algorithms share: the arguments, the one collection loop, weights and the guarded step."""
+"""What the policy-gradient algorithms share: the arguments, how they are set up, what every iteration logs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import warnings
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
@@ -20,12 +18,11 @@ from stable_baselines3.common.policies import (
     MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor, update_learning_rate
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 
-from sb3_pg.common.arguments import check_critic, check_estimator, check_numbers, check_quota
+from sb3_pg.common.arguments import check_buffer, check_critic, check_estimator, check_numbers, check_quota
 from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
-from sb3_pg.common.checks import check_finite
+from sb3_pg.common.collection import EpisodeCollector
 from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
 from sb3_pg.common.scores import optimal_baseline
@@ -39,7 +36,7 @@ SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
 LENGTH_UPDATE = 0.1
 
 
-class PolicyGradientAlgorithm(OnPolicyAlgorithm):
+class PolicyGradientAlgorithm(EpisodeCollector):
     """The base of REINFORCE and its relatives. Arguments that SB3's A2C has mean what they mean there.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` (with a critic if the baseline is one,
@@ -87,7 +84,6 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
     :param log_gradient_variance: log ``train/gradient_snr``, at the price of a backward pass an episode
     """
 
-    rollout_buffer: EpisodeRolloutBuffer
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorPolicy,
         "CnnPolicy": ActorCnnPolicy,
@@ -169,11 +165,6 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
-    @property
-    def uses_critic(self) -> bool:
-        """Whether a critic is learned."""
-        return self.baseline == "value"
-
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         aliases = self.critic_policy_aliases if self.uses_critic else self.policy_aliases
         if policy_name not in aliases:
@@ -188,8 +179,13 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
             is_dict = isinstance(self.observation_space, spaces.Dict)
             self.rollout_buffer_class = EpisodeDictRolloutBuffer if is_dict else EpisodeRolloutBuffer
         # The buffer's share of our arguments joins the user's for the time that SB3 takes to build it.
-        user_kwargs = self.rollout_buffer_kwargs
-        self.rollout_buffer_kwargs = user_kwargs | self._buffer_arguments()
+        user_kwargs, own = self.rollout_buffer_kwargs, self._buffer_arguments()
+        if both := sorted(user_kwargs.keys() & own.keys()):
+            raise ValueError(
+                f"rollout_buffer_kwargs sets {', '.join(both)}: give {type(self).__name__} itself that argument instead"
+            )
+        check_buffer(self.rollout_buffer_class, self.observation_space)
+        self.rollout_buffer_kwargs = user_kwargs | own
         super()._setup_model()
         self.rollout_buffer_kwargs = user_kwargs
         self.ent_coef_schedule = FloatSchedule(self.ent_coef)
@@ -211,8 +207,14 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
             self.returns, self.supported_returns, self.baseline, self.loss_reduction, self.incomplete_episodes
         )
         check_quota(self.n_episodes, self.n_envs, self.baseline)
+        policy_class: object = self.policy_class
+        if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):
+            raise ValueError(
+                f"policy must be one of {', '.join(map(repr, self.policy_aliases))}, or a subclass of SB3's "
+                f"ActorCriticPolicy, got {policy_class!r}"
+            )
         check_critic(
-            not issubclass(self.policy_class, ActorPolicy),
+            not issubclass(policy_class, ActorPolicy),
             self.baseline,
             self.incomplete_episodes,
             self.bootstrap_truncated,
@@ -257,112 +259,31 @@ class PolicyGradientAlgorithm(OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> SelfAlgorithm:
         """As in SB3; ``tb_log_name`` is the name of the class unless given."""
-        return super().learn(
-            total_timesteps=total_timesteps,
-            callback=callback,
-            log_interval=log_interval,  # type: ignore[arg-type]  # None is "never"
-            tb_log_name=type(self).__name__ if tb_log_name is None else tb_log_name,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
-
-    # --- collecting ------------------------------------------------------------------------------------------------
-
-    def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-    ) -> bool:
-        """Collect a rollout: as in SB3, but rewards stay raw, and with ``n_episodes`` it may end early.
-
-        :return: False if a callback ended the training
-        :raises ValueError: for a reward or an observation that is not finite
-        """
-        buffer: EpisodeRolloutBuffer = rollout_buffer  # type: ignore[assignment]
-        self.policy.set_training_mode(False)
-        n_steps = 0
-        rollout_buffer.reset()
-        self._begin_quota(env, buffer)
-        check_finite("The observation", self._last_obs, env.num_envs, self.num_timesteps)  # type: ignore[arg-type]
-        if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
-        callback.on_rollout_start()
-
-        while n_steps < n_rollout_steps and not buffer.quota_filled:
-            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                self.policy.reset_noise(env.num_envs)
-            with th.no_grad():
-                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-                actions, values, log_probs = self.policy(obs_tensor)
-            actions = actions.cpu().numpy()
-
-            new_obs, rewards, dones, infos = env.step(self._env_actions(actions))
-
-            self.num_timesteps += env.num_envs
-            check_finite("The observation", new_obs, env.num_envs, self.num_timesteps)  # type: ignore[arg-type]
-            check_finite("The reward", rewards, env.num_envs, self.num_timesteps)
-            # Give access to local variables
-            callback.update_locals(locals())
-            if not callback.on_step():
-                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
-                return False
-
-            n_steps += 1
-            buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
-            # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
-            ended = np.flatnonzero(dones)
-            if len(ended) > 0:
-                self._update_info_buffer([infos[idx] for idx in ended], dones[ended])
-                buffer.add_episode_ends(ended, *self._episode_ends([infos[idx] for idx in ended]))
-            self._last_obs = new_obs  # type: ignore[assignment]
-            self._last_episode_starts = dones
-
-        buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
-        self.logger.record("rollout/episodes", 0 if buffer.batch is None else buffer.batch.episodes.n_episodes)
-        self.logger.record("rollout/carried_steps", buffer.carried_steps)
-
-        callback.update_locals(locals())
-        callback.on_rollout_end()
-        return True
-
-    def _begin_quota(self, env: VecEnv, buffer: EpisodeRolloutBuffer) -> None:
-        """Start every environment on a new episode when a new quota of whole episodes begins."""
-        if self.n_episodes is None or buffer.carried_steps > 0 or np.all(self._last_episode_starts):
-            return
-        self._last_obs = env.reset()  # type: ignore[assignment]
-        self._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
-
-    def _env_actions(self, actions: np.ndarray) -> np.ndarray:
-        """Actions as the environment takes them: unscaled if the policy squashes, else clipped to the bounds."""
-        if not isinstance(self.action_space, spaces.Box):
-            return actions
-        if self.policy.squash_output:
-            return self.policy.unscale_action(actions)
-        clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
-        return clipped
-
-    def _episode_ends(self, infos: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-        """Of episodes that ended: whether a time limit ended them, and the value of what would have followed."""
-        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
-        values = np.zeros(len(infos), dtype=np.float32)
-        if self.bootstrap_truncated:
-            for idx in np.flatnonzero(truncated):
-                terminal_obs, _ = self.policy.obs_to_tensor(infos[idx]["terminal_observation"])
-                with th.no_grad():
-                    values[idx] = self.policy.predict_values(terminal_obs).item()
-        return truncated, values
-
-    def _edge_values(self) -> th.Tensor:
-        """``(n_envs,)`` the critic's value of what follows the rollout, 0 without a critic."""
-        if not self.uses_critic:
-            return th.zeros(self.n_envs)
-        with th.no_grad():
-            return self.policy.predict_values(obs_as_tensor(self._last_obs, self.device)).flatten()  # type: ignore[arg-type]
+        try:
+            return super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,  # type: ignore[arg-type]  # None is "never"
+                tb_log_name=type(self).__name__ if tb_log_name is None else tb_log_name,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+        except BaseException:  # Ctrl-C too
+            # The environments may be a step ahead of the last observation: have the next learn() reset them.
+            self._last_obs = None
+            raise
 
     # --- learning --------------------------------------------------------------------------------------------------
 
     def _no_episode(self) -> None:
         """Say, once, that this iteration has nothing to learn from, and what to change."""
         self._record({})
-        if self.n_episodes is None:
+        if self.incomplete_episodes == "drop":
+            self._warn_once(
+                f"No episode began and ended within n_steps={self.n_steps}, so this iteration makes no update: "
+                "incomplete_episodes='drop' uses no other. Raise n_steps, or write incomplete_episodes='carry'."
+            )
+        elif self.n_episodes is None:
             self._warn_once(
                 f"No episode ended within n_steps={self.n_steps}, so this iteration makes no update. Raise n_steps, "
                 "limit the length of episodes (gymnasium.wrappers.TimeLimit), or learn from unfinished episodes with "

@@ -16,11 +16,12 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from sb3_pg.common.checks import check_choice
+from sb3_pg.common.checks import check_choice, check_positive_int
 from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.segments import Segments, find_segments
 from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Observations, Returns
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex, generalized_advantage, reward_to_go, total_return
+from sb3_pg.estimators.episodes import check_rows
 
 RETURNS = ("reward_to_go", "total", "gae")
 INCOMPLETE_EPISODES = ("carry", "bootstrap", "truncate", "drop")
@@ -76,6 +77,8 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             check_choice("baseline", baseline, BUFFER_BASELINES, or_else="a callable")
             if returns == "gae" and baseline != "value":
                 raise ValueError(f"returns='gae' is relative to a critic: write baseline='value', not {baseline!r}")
+        check_positive_int("cut_length", cut_length, or_none=True)
+        check_positive_int("episodes_per_env", episodes_per_env, or_none=True)
         self.returns_name = returns
         self.baseline = baseline
         self.incomplete_episodes = incomplete_episodes
@@ -293,7 +296,9 @@ class EpisodeRolloutBuffer(RolloutBuffer):
     def _baseline(self, batch: EpisodeBatch) -> th.Tensor:
         """``(n_rows,)`` the baseline of each row."""
         if callable(self.baseline):
-            return self.baseline(batch)
+            values = th.as_tensor(self.baseline(batch)).detach().to(batch.returns)
+            check_rows("the values of the callable baseline", values, batch.episodes.n_rows)
+            return values
         if self.baseline == "value":
             return batch.values
         alone = int(all_sum(th.as_tensor(batch.episodes.n_episodes))) == 1

@@ -17,10 +17,10 @@ def check_choice(name: str, value: object, choices: Collection[str], or_else: st
         raise ValueError(f"{name} must be one of {valid}, got {value!r}")
 
 
-def check_unit_interval(name: str, value: float) -> None:
+def check_unit_interval(name: str, value: object) -> None:
     """Refuse what is not a number in [0, 1]."""
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} must be in [0, 1], got {value}")
+    if not isinstance(value, (int, float, np.number)) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
 
 
 def check_positive_int(name: str, value: object, or_none: bool = False) -> None:

@@ -69,8 +69,8 @@ def batch_statistics(batch: EpisodeBatch, importance: th.Tensor, uses_critic: bo
     return statistics
 
 
-def guarded_step(optimizer: th.optim.Optimizer, loss: float, max_grad_norm: float | None) -> float:
-    """Clip the gradient and step, unless loss or gradient are not finite.
+def guarded_clip(optimizer: th.optim.Optimizer, loss: float, max_grad_norm: float | None) -> float:
+    """Clip the gradient, unless loss or gradient are not finite.
 
     :return: the norm of the gradient before it was clipped
     :raises ValueError: before any parameter changes
@@ -84,7 +84,6 @@ def guarded_step(optimizer: th.optim.Optimizer, loss: float, max_grad_norm: floa
             f"The loss ({loss}) or the norm of its gradient ({norm}) is not finite. No parameter was changed, the "
             "model can be saved. Lower the learning rate, or scale rewards and observations (VecNormalize)."
         )
-    optimizer.step()
     return norm
 
 
@@ -124,13 +123,15 @@ def fit_critic(
     :return: the loss before the last of them
     """
     loss = 0.0
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for _ in range(n_updates):
         optimizer.zero_grad()
         total = th.zeros((), device=batch.values.device)
         for rows in batch.micro_batches(micro_batch_size):
             part = value_loss(batch, rows, policy.predict_values(batch.observations_at(rows)))
-            part.backward()
+            part.backward(inputs=parameters)  # not into features that are the actor's to learn
             total += part.detach()
         loss = total.item()
-        guarded_step(optimizer, loss, max_grad_norm)
+        guarded_clip(optimizer, loss, max_grad_norm)
+        optimizer.step()
     return loss

@@ -16,7 +16,7 @@ from sb3_pg.common.updates import (
     batch_statistics,
     carried_weights,
     fit_critic,
-    guarded_step,
+    guarded_clip,
     score_weights,
     value_loss,
 )
@@ -140,8 +140,7 @@ class REINFORCE(PolicyGradientAlgorithm):
             policy_loss, entropy_loss = policy_loss + policy_part.detach(), entropy_loss + entropy_part.detach()
 
         total_loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * critic_loss
-        statistics["grad_norm"] = guarded_step(self.policy.optimizer, total_loss.item(), self.max_grad_norm)
-        self._n_updates += 1
+        statistics["grad_norm"] = guarded_clip(self.policy.optimizer, total_loss.item(), self.max_grad_norm)
         statistics["value_loss"] = critic_loss.item()
         if self.value_optimizer is not None:
             statistics["value_loss"] = fit_critic(
@@ -152,6 +151,8 @@ class REINFORCE(PolicyGradientAlgorithm):
                 self.micro_batch_size,
                 self.max_grad_norm,
             )
+        self.policy.optimizer.step()  # last, so that a critic's loss that is not finite finds the actor unchanged
+        self._n_updates += 1
         statistics["policy_loss"] = policy_loss.item()
         statistics["entropy_loss"] = (entropy_loss * divisor / batch.episodes.n_rows).item()
         self._record(statistics)

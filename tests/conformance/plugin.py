@@ -96,15 +96,22 @@ def names_in(code: CodeType) -> Iterator[str]:
             yield from names_in(constant)
 
 
-def mark_leftovers(items: list[pytest.Function], reasons: dict[str, str]) -> None:
-    """Expect the listed tests to fail, and refuse a list that names a test that is not there."""
+class StaleLeftover(pytest.Item):
+    """A leftover that names no test; a failing test rather than an error, which xdist would bury in its own."""
+
+    def runtest(self) -> None:
+        """Fail, with the name."""
+        pytest.fail(f"leftovers.py lists {self.name}, and no test that concerns the swap has that id", pytrace=False)
+
+
+def mark_leftovers(items: list[pytest.Function], reasons: dict[str, str]) -> set[str]:
+    """Expect the listed tests to fail, and return the names in the list that no test has."""
     unused = set(reasons)
     for item in items:
         for name in {item.nodeid, item.nodeid.partition("[")[0]} & reasons.keys():
             item.add_marker(pytest.mark.xfail(reason=reasons[name], strict=True))
             unused.discard(name)
-    if unused:
-        raise pytest.UsageError(f"leftovers that name no test: {sorted(unused)}")
+    return unused
 
 
 SWAP = pytest.StashKey[Swap]()
@@ -128,13 +135,15 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"swap: stable_baselines3.{swap.name} is {swap.replacement.__module__}.{swap.replacement.__qualname__}"
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before -k and -m deselect, so that the list of leftovers meets the whole suite
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Function | StaleLeftover]
+) -> None:
     """Keep the tests that concern the swapped class, and mark the leftovers among them."""
     swap = config.stash[SWAP]
-    kept = [item for item in items if swap.concerns(item)]
+    kept = [item for item in items if isinstance(item, pytest.Function) and swap.concerns(item)]
     if not kept:
         raise pytest.UsageError(f"no test concerns {swap.name}")
-    mark_leftovers(kept, LEFTOVERS.get(config.getoption("swap"), {}))
+    stale = mark_leftovers(kept, LEFTOVERS.get(config.getoption("swap"), {}))
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
+    items[:] = [*kept, *(StaleLeftover.from_parent(session, name=name) for name in sorted(stale))]

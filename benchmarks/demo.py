@@ -20,11 +20,12 @@ from stable_baselines3.common.utils import LinearSchedule
 from tqdm import tqdm
 
 from benchmarks.runs import Contender, Result, Run, train_all
+from benchmarks.settings import CARTPOLE
 from sb3_pg import REINFORCE
 
-#: A2C and PPO have the settings that the RL Zoo tuned for this environment, REINFORCE its own defaults. Slowest last.
+#: A2C and PPO have the settings that the RL Zoo tuned for this environment, REINFORCE those of benchmarks/settings.py.
 CONTENDERS = (
-    Contender("REINFORCE", REINFORCE),
+    Contender("REINFORCE", REINFORCE, CARTPOLE),
     Contender("A2C", A2C, {"ent_coef": 0.0}),
     Contender(
         "PPO",

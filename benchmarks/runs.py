@@ -49,6 +49,7 @@ class Run:
     :param eval_every: environment steps between two evaluations.
     :param n_eval_episodes: episodes of an evaluation during training.
     :param n_final_episodes: episodes of the evaluation at the end.
+    :param train_target: mean return of 100 training episodes whose first time is noted.
     """
 
     contender: Contender
@@ -59,6 +60,7 @@ class Run:
     eval_every: int = 2_000
     n_eval_episodes: int = 10
     n_final_episodes: int = 20
+    train_target: float = float("inf")
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Result:
     :param eval_scores: mean return of each of those evaluations, of the deterministic policy.
     :param final_score: mean return of the deterministic policy at the end.
     :param train_score: mean return of the last 100 training episodes.
+    :param train_target_steps: environment steps when the last 100 training episodes first met the run's target.
     :param train_seconds: wall time of the training alone, without the evaluations.
     """
 
@@ -78,12 +81,19 @@ class Result:
     eval_scores: list[float] = field(default_factory=list)
     final_score: float | None = None
     train_score: float | None = None
+    train_target_steps: int | None = None
     train_seconds: float | None = None
 
     def steps_to(self, score: float) -> int | None:
         """Environment steps at the first evaluation of at least ``score``; None if there was none."""
         reached = (steps for steps, value in zip(self.eval_steps, self.eval_scores, strict=True) if value >= score)
         return next(reached, None)
+
+    @classmethod
+    def load(cls, folder: Path) -> Result | None:
+        """What a run has written to its folder; None if it has not."""
+        path = folder / "result.json"
+        return cls(**json.loads(path.read_text())) if path.exists() else None
 
     def save(self, folder: Path) -> None:
         """Write ``result.json`` in one piece, so that a reader never sees half of it."""
@@ -123,11 +133,19 @@ class Recorder(BaseCallback):
         self._reported += steps
         return self._report(steps)
 
+    def note_target(self) -> None:
+        """Note the first time that the last 100 training episodes meet the run's target."""
+        scores = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        if len(scores) == 100 and np.mean(scores) >= self.run.train_target:
+            self.result.train_target_steps = self.num_timesteps
+
     def _on_step(self) -> bool:
         if self.num_timesteps >= (len(self.result.eval_steps) + 1) * self.run.eval_every:
             self.result.eval_scores.append(self.evaluate(self.run.n_eval_episodes))
             self.result.eval_steps.append(self.num_timesteps)
             self.result.save(self.run.folder)
+        if self.result.train_target_steps is None and self.locals["dones"].any():
+            self.note_target()
         return self.num_timesteps - self._reported < self.REPORT_EVERY or self.report()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import (
     IdentityEnv,
@@ -20,6 +21,8 @@ from stable_baselines3.common.envs import (
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from benchmarks.settings import CARTPOLE
+from sb3_pg import REINFORCE
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from tests.probes import ProbeEnv
 from tests.support import (
@@ -195,3 +198,26 @@ def test_identity(algorithm: Algorithm, estimator: dict[str, Any], task: Any, it
     model = make(algorithm, env, **IDENTITY | estimator).learn(8 * 25 * iterations)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=16, warn=False)
     assert mean / 25 >= share
+
+
+class StopAt(BaseCallback):
+    """Ends the training when the last 100 training episodes score a target."""
+
+    def __init__(self, target: float) -> None:
+        super().__init__()
+        self.target, self.reached = target, False
+
+    def _on_step(self) -> bool:
+        scores = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        self.reached = len(scores) == 100 and sum(scores) / 100 >= self.target
+        return not self.reached
+
+
+@pytest.mark.parametrize("seed", [201, 202])
+def test_cartpole(seed: int) -> None:
+    """A mean of 490 over 100 episodes within 200,000 steps, with the settings that README gives; ten more seeds are in
+    ``docs/results/learning.md``."""
+    env = make_vec_env("CartPole-v1", n_envs=8, seed=seed)
+    goal = StopAt(490.0)
+    REINFORCE("MlpPolicy", env, seed=seed, device="cpu", **CARTPOLE).learn(200_000, callback=goal)
+    assert goal.reached

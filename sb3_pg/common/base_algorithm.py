@@ -27,7 +27,7 @@ from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
 from sb3_pg.common.scores import optimal_baseline
 from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
-from sb3_pg.common.updates import mean_episode_length, separate_critic
+from sb3_pg.common.updates import fit_critic, mean_episode_length, separate_critic
 from sb3_pg.estimators import LossReduction, loss_divisor
 
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
@@ -74,7 +74,8 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         once it ends; steps that an earlier policy sampled are then weighted by pi(a|s) / pi_old(a|s), truncated at
         10. ``"bootstrap"``: the critic's value of the rest. ``"truncate"``: what was earned. ``"drop"``: nothing, which
         favours short episodes. An episode that never ends is cut, for ``"carry"``, after ten rollouts or 10,000 steps,
-        whichever is more: as at a time limit; ``rollout_buffer_kwargs=dict(cut_length=...)`` sets another length.
+        whichever is more (the rest is worth the critic's value, nothing without a critic, and then counts as an
+        episode); ``rollout_buffer_kwargs=dict(cut_length=...)`` sets another length.
     :param bootstrap_truncated: at a time limit add gamma * V(terminal observation) (with a critic; Pardo et al. 2018).
         False: a time limit is the end of the task.
     :param n_value_updates: steps of the critic's own optimizer per iteration
@@ -307,6 +308,13 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         past = length if self._mean_length is None else self._mean_length
         self._mean_length = past + LENGTH_UPDATE * (length - past)
         return loss_divisor(batch.episodes, self.loss_reduction, past, all_sum)
+
+    def _fit_critic(self, batch: EpisodeBatch) -> float:
+        """Steps of the critic's own optimizer, see :func:`~sb3_pg.common.updates.fit_critic`."""
+        optimizer: th.optim.Optimizer = self.value_optimizer  # type: ignore[assignment]
+        return fit_critic(
+            self.policy, optimizer, batch, self.n_value_updates, self.micro_batch_size, self.max_grad_norm
+        )
 
     def _record(self, statistics: dict[str, float]) -> None:
         """Log the same keys every iteration: nan where there was no update."""

@@ -51,8 +51,9 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         in a later rollout, then all of it. ``"bootstrap"``: what was earned, plus the critic's value of the rest.
         ``"truncate"``: what was earned. ``"drop"``: nothing, which favours short episodes.
     :param episodes_per_env: with a number, a batch holds exactly that many whole episodes of each environment.
-    :param cut_length: ``"carry"`` cuts an episode of this many steps that has not ended, as a time limit would;
-        None: ten rollouts, and 10,000 steps at least.
+    :param cut_length: ``"carry"`` cuts an episode of this many steps that has not ended: the rest is worth the
+        critic's value, nothing without a critic, and then counts as an episode. None: ten rollouts, and 10,000 steps
+        at least.
     :raises ValueError: for an unknown name
     """
 
@@ -113,7 +114,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
     def forget(self) -> None:
         """Drop the memory of unfinished episodes, because the next rollout does not continue them."""
         self._carried = None
-        self._finished[:] = 0
+        self._finished[:] = self._elapsed[:] = 0
         self._known[:] = self._resumes[:] = False
 
     @property
@@ -200,9 +201,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         fields["edge_value"] = np.tile(last_values.astype(np.float32), n_steps)
         fields["source"] = np.arange(n_steps * self.n_envs)
         if self._carried is not None:
-            waiting = self._carried
-            fields = {name: np.concatenate([waiting[name], array]) for name, array in fields.items()}
-            fields["edge_value"][: len(waiting["env"])] = last_values[waiting["env"]]
+            fields = {name: np.concatenate([self._carried[name], array]) for name, array in fields.items()}
         if self.n_envs == 1:
             return fields
         order = np.argsort(fields["env"], kind="stable")
@@ -322,7 +321,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
     def _carry_over(self, facts: dict[str, np.ndarray], segments: Segments, used: np.ndarray) -> None:
         """Remember, for the next rollout, what has begun and is not used yet."""
         env_done = facts["done"][segments.env_last]
-        self._elapsed = np.where(env_done, 0, facts["step"][segments.env_last] + 1)
+        self._elapsed = facts["step"][segments.env_last] + 1
         self._carried = None
         if self.incomplete_episodes != "carry" or self.quota_filled:
             self._finished[:] = 0

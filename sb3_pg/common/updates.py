@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch as th
@@ -67,6 +68,52 @@ def batch_statistics(batch: EpisodeBatch, importance: th.Tensor, uses_critic: bo
             batch.values.cpu().numpy(), batch.value_targets.cpu().numpy()
         )
     return statistics
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The parts of a loss, scalars without a gradient.
+
+    :param total: what the gradient is of
+    :param entropy: minus the mean entropy of a row
+    :param value: the critic's mean squared error, 0 if it is not part of the loss
+    """
+
+    total: float
+    policy: float
+    entropy: float
+    value: float
+
+
+def accumulate_gradient(
+    policy: ActorCriticPolicy,
+    batch: EpisodeBatch,
+    policy_loss: Callable[[th.Tensor, slice], th.Tensor],
+    divisor: th.Tensor,
+    ent_coef: float,
+    vf_coef: float | None,
+    micro_batch_size: int | None,
+) -> Losses:
+    """Gradient of policy_loss - ent_coef * entropy + vf_coef * value_loss, into the parameters' ``.grad``.
+
+    :param policy_loss: from the log-probs of some rows, and these rows, to their share of the loss
+    :param divisor: of the sum of the entropies, that of the policy's loss
+    :param vf_coef: None where the critic is not part of the loss
+    """
+    parts = th.zeros(4, device=batch.advantages.device)
+    for rows in batch.micro_batches(micro_batch_size):
+        values, log_prob, entropy = policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
+        policy_part = policy_loss(log_prob, rows)
+        # Without a closed form, -log_prob estimates the entropy
+        entropy_sum = -(-log_prob if entropy is None else entropy).sum()
+        loss = policy_part + ent_coef * entropy_sum / divisor
+        value_part = th.zeros_like(loss)
+        if vf_coef is not None:
+            value_part = value_loss(batch, rows, values)
+            loss = loss + vf_coef * value_part
+        loss.backward()
+        parts += th.stack([loss, policy_part, entropy_sum / batch.episodes.n_rows, value_part]).detach()
+    return Losses(*parts.tolist())
 
 
 def guarded_clip(optimizer: th.optim.Optimizer, loss: float, max_grad_norm: float | None) -> float:

@@ -12,14 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.common.scores import batch_snr
 from sb3_pg.common.type_aliases import Baseline, IncompleteEpisodes, Returns
-from sb3_pg.common.updates import (
-    batch_statistics,
-    carried_weights,
-    fit_critic,
-    guarded_clip,
-    score_weights,
-    value_loss,
-)
+from sb3_pg.common.updates import accumulate_gradient, batch_statistics, carried_weights, guarded_clip, score_weights
 from sb3_pg.estimators import LossReduction, score_function_surrogate
 
 
@@ -120,39 +113,25 @@ class REINFORCE(PolicyGradientAlgorithm):
         if self.log_gradient_variance:
             statistics["gradient_snr"] = batch_snr(self.policy, batch, weights)
         divisor = self._loss_divisor(batch)
-        ent_coef = self.ent_coef_schedule(self._current_progress_remaining)
-        joint_critic = self.uses_critic and self.value_optimizer is None
-        policy_loss = entropy_loss = critic_loss = th.zeros((), device=self.device)
+
+        def policy_loss(log_prob: th.Tensor, rows: slice) -> th.Tensor:
+            return -score_function_surrogate(log_prob, weights[rows], divisor)
 
         self.policy.set_training_mode(True)
         self.policy.optimizer.zero_grad()
-        for rows in batch.micro_batches(self.micro_batch_size):
-            values, log_prob, entropy = self.policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
-            policy_part = -score_function_surrogate(log_prob, weights[rows], divisor)
-            # Without a closed form, -log_prob estimates the entropy
-            entropy_part = -(-log_prob if entropy is None else entropy).sum() / divisor
-            loss = policy_part + ent_coef * entropy_part
-            if joint_critic:
-                value_part = value_loss(batch, rows, values)
-                loss = loss + self.vf_coef * value_part
-                critic_loss = critic_loss + value_part.detach()
-            loss.backward()
-            policy_loss, entropy_loss = policy_loss + policy_part.detach(), entropy_loss + entropy_part.detach()
-
-        total_loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * critic_loss
-        statistics["grad_norm"] = guarded_clip(self.policy.optimizer, total_loss.item(), self.max_grad_norm)
-        statistics["value_loss"] = critic_loss.item()
-        if self.value_optimizer is not None:
-            statistics["value_loss"] = fit_critic(
-                self.policy,
-                self.value_optimizer,
-                batch,
-                self.n_value_updates,
-                self.micro_batch_size,
-                self.max_grad_norm,
-            )
+        ent_coef = self.ent_coef_schedule(self._current_progress_remaining)
+        vf_coef = self.vf_coef if self.uses_critic and self.value_optimizer is None else None
+        losses = accumulate_gradient(self.policy, batch, policy_loss, divisor, ent_coef, vf_coef, self.micro_batch_size)
+        grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
+        value_loss = losses.value if self.value_optimizer is None else self._fit_critic(batch)
         self.policy.optimizer.step()  # last, so that a critic's loss that is not finite finds the actor unchanged
         self._n_updates += 1
-        statistics["policy_loss"] = policy_loss.item()
-        statistics["entropy_loss"] = (entropy_loss * divisor / batch.episodes.n_rows).item()
-        self._record(statistics)
+        self._record(
+            statistics
+            | {
+                "policy_loss": losses.policy,
+                "entropy_loss": losses.entropy,
+                "value_loss": value_loss,
+                "grad_norm": grad_norm,
+            }
+        )

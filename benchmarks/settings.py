@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Any
 
 #: REINFORCE on CartPole-v1 with 8 environments. Undiscounted, the estimate is the gradient of what is scored.
-CARTPOLE: dict[str, Any] = {"n_steps": 256, "learning_rate": 0.02, "gamma": 1.0}
+CARTPOLE: dict[str, Any] = {"n_steps": 256, "gamma": 1.0}

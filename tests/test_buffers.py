@@ -605,7 +605,7 @@ class AfterRollout(BaseCallback):
 @stock
 @pytest.mark.parametrize("policy", ["MlpPolicy", ActorPolicy], ids=["critic", "actor"])
 @pytest.mark.parametrize("rule", ["bootstrap", "truncate", "drop"])
-@pytest.mark.parametrize(("returns", "baseline"), ESTIMATORS, ids=str)
+@pytest.mark.parametrize(("returns", "baseline"), ESTIMATORS, ids=lambda it: it if isinstance(it, str) else "callable")
 def test_stock_algorithms_learn_from_the_literal_advantages(
     algorithm: str, policy: Any, rule: str, returns: str, baseline: Any
 ) -> None:

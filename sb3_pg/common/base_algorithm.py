@@ -25,10 +25,20 @@ from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.common.collection import EpisodeCollector
 from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
-from sb3_pg.common.scores import optimal_baseline
+from sb3_pg.common.scores import batch_snr, optimal_baseline
 from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
-from sb3_pg.common.updates import fit_critic, mean_episode_length, separate_critic
-from sb3_pg.estimators import LossReduction, loss_divisor
+from sb3_pg.common.updates import (
+    Losses,
+    accumulate_gradient,
+    batch_statistics,
+    carried_weights,
+    fit_critic,
+    guarded_clip,
+    mean_episode_length,
+    score_weights,
+    separate_critic,
+)
+from sb3_pg.estimators import LossReduction, loss_divisor, score_function_surrogate
 
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
 
@@ -309,12 +319,45 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         self._mean_length = past + LENGTH_UPDATE * (length - past)
         return loss_divisor(batch.episodes, self.loss_reduction, past, all_sum)
 
-    def _fit_critic(self, batch: EpisodeBatch) -> float:
-        """Steps of the critic's own optimizer, see :func:`~sb3_pg.common.updates.fit_critic`."""
-        optimizer: th.optim.Optimizer = self.value_optimizer  # type: ignore[assignment]
-        return fit_critic(
-            self.policy, optimizer, batch, self.n_value_updates, self.micro_batch_size, self.max_grad_norm
-        )
+    def _score_weights(self, batch: EpisodeBatch) -> tuple[th.Tensor, dict[str, float]]:
+        """``(n_rows,)`` what the score of each step is multiplied by, and what is logged of the batch."""
+        importance = carried_weights(self.policy, batch, self.micro_batch_size)
+        discount = self.gamma if self.discount_gradient else None
+        weights = score_weights(batch, importance, self.normalize_advantage, discount)
+        statistics = batch_statistics(batch, importance, self.uses_critic)
+        if self.log_gradient_variance:
+            statistics["gradient_snr"] = batch_snr(self.policy, batch, weights)
+        return weights, statistics
+
+    def _score_function_gradient(self, batch: EpisodeBatch, weights: th.Tensor) -> Losses:
+        """Gradient of the loss, into the parameters' ``.grad``: the scores, the entropy bonus, a joint critic."""
+        divisor = self._loss_divisor(batch)
+
+        def policy_loss(log_prob: th.Tensor, rows: slice) -> th.Tensor:
+            return -score_function_surrogate(log_prob, weights[rows], divisor)
+
+        self.policy.optimizer.zero_grad()
+        ent_coef = self.ent_coef_schedule(self._current_progress_remaining)
+        vf_coef = self.vf_coef if self.uses_critic and self.value_optimizer is None else None
+        return accumulate_gradient(self.policy, batch, policy_loss, divisor, ent_coef, vf_coef, self.micro_batch_size)
+
+    def _apply_gradient(self, batch: EpisodeBatch, losses: Losses, statistics: dict[str, float]) -> None:
+        """Clip the gradient, fit the critic, step, log."""
+        grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
+        value_loss = losses.value
+        if self.value_optimizer is not None:
+            value_loss = fit_critic(
+                self.policy,
+                self.value_optimizer,
+                batch,
+                self.n_value_updates,
+                self.micro_batch_size,
+                self.max_grad_norm,
+            )
+        self.policy.optimizer.step()  # last, so that a critic's loss that is not finite finds the actor unchanged
+        self._n_updates += 1
+        own = {"policy_loss": losses.policy, "entropy_loss": losses.entropy, "value_loss": value_loss}
+        self._record(statistics | own | {"grad_norm": grad_norm})
 
     def _record(self, statistics: dict[str, float]) -> None:
         """Log the same keys every iteration: nan where there was no update."""

@@ -10,10 +10,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.scores import batch_snr
 from sb3_pg.common.type_aliases import Baseline, IncompleteEpisodes, Returns
-from sb3_pg.common.updates import accumulate_gradient, batch_statistics, carried_weights, guarded_clip, score_weights
-from sb3_pg.estimators import LossReduction, score_function_surrogate
+from sb3_pg.estimators import LossReduction
 
 
 class REINFORCE(PolicyGradientAlgorithm):
@@ -34,7 +32,7 @@ class REINFORCE(PolicyGradientAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 7e-3,
+        learning_rate: float | Schedule = 0.015,
         n_steps: int = 1024,
         gamma: float = 0.99,
         ent_coef: float | Schedule = 0.0,
@@ -44,7 +42,7 @@ class REINFORCE(PolicyGradientAlgorithm):
         sde_sample_freq: int = -1,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
-        normalize_advantage: bool = True,
+        normalize_advantage: bool = False,
         n_episodes: int | None = None,
         returns: Returns = "reward_to_go",
         baseline: str | Baseline = "time_leave_one_out",
@@ -105,33 +103,7 @@ class REINFORCE(PolicyGradientAlgorithm):
         if batch is None:
             self._no_episode()
             return
-        importance = carried_weights(self.policy, batch, self.micro_batch_size)
-        weights = score_weights(
-            batch, importance, self.normalize_advantage, self.gamma if self.discount_gradient else None
-        )
-        statistics = batch_statistics(batch, importance, self.uses_critic)
-        if self.log_gradient_variance:
-            statistics["gradient_snr"] = batch_snr(self.policy, batch, weights)
-        divisor = self._loss_divisor(batch)
-
-        def policy_loss(log_prob: th.Tensor, rows: slice) -> th.Tensor:
-            return -score_function_surrogate(log_prob, weights[rows], divisor)
-
+        weights, statistics = self._score_weights(batch)
         self.policy.set_training_mode(True)
-        self.policy.optimizer.zero_grad()
-        ent_coef = self.ent_coef_schedule(self._current_progress_remaining)
-        vf_coef = self.vf_coef if self.uses_critic and self.value_optimizer is None else None
-        losses = accumulate_gradient(self.policy, batch, policy_loss, divisor, ent_coef, vf_coef, self.micro_batch_size)
-        grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
-        value_loss = losses.value if self.value_optimizer is None else self._fit_critic(batch)
-        self.policy.optimizer.step()  # last, so that a critic's loss that is not finite finds the actor unchanged
-        self._n_updates += 1
-        self._record(
-            statistics
-            | {
-                "policy_loss": losses.policy,
-                "entropy_loss": losses.entropy,
-                "value_loss": value_loss,
-                "grad_norm": grad_norm,
-            }
-        )
+        losses = self._score_function_gradient(batch, weights)
+        self._apply_gradient(batch, losses, statistics)

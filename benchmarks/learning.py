@@ -6,20 +6,16 @@ The table goes to ``docs/results/learning.md``.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
 
-from tqdm import tqdm
-
-from benchmarks.runs import Contender, Result, Run, train_all
+from benchmarks.runs import Contender, Result, Run, resume_all
 from benchmarks.settings import CARTPOLE
 from sb3_pg import REINFORCE
 
 SEEDS = range(10)
-N_WORKERS = 2
 FOLDER = Path("runs/learning")
 TABLE = Path("docs/results/learning.md")
 SOLVED = 490.0
@@ -49,15 +45,6 @@ def planned_runs() -> list[Run]:
     ]
 
 
-def finished(run: Run) -> Result | None:
-    """The result of a run that has finished before; what is left of one that has not is removed."""
-    result = Result.load(run.folder)
-    if result is not None and result.final_score is not None:
-        return result
-    shutil.rmtree(run.folder, ignore_errors=True)
-    return None
-
-
 def table(results: Sequence[Result]) -> str:
     """A line a setting."""
     lines = [
@@ -78,16 +65,12 @@ def table(results: Sequence[Result]) -> str:
 
 def main() -> int:
     """Train what is missing, print and write the table."""
-    runs = planned_runs()
-    results = {run.folder: result for run in runs if (result := finished(run)) is not None}
-    missing = [run for run in runs if run.folder not in results]
-    with tqdm(total=sum(run.n_steps for run in missing), unit=" steps", unit_scale=True, desc="training") as bar:
-        results |= dict(zip((run.folder for run in missing), train_all(missing, N_WORKERS, bar.update), strict=True))
+    results = resume_all(planned_runs())
     text = (
         "# How reliably REINFORCE learns\n\nMade by `python -m benchmarks.learning`. CartPole-v1, 200,000 environment "
         f"steps, {len(SEEDS)} seeds. Reached: the mean\nreturn of the last 100 training episodes, of the stochastic "
         f"policy, is {SOLVED:.0f} or more. Final score: mean return of 100\nepisodes of the deterministic policy "
-        "after the last step, whatever came before.\n\n" + table([results[run.folder] for run in runs]) + "\n"
+        "after the last step, whatever came before.\n\n" + table(results) + "\n"
     )
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     TABLE.write_text(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing as mp
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Result:
     :param eval_scores: mean return of each of those evaluations, of the deterministic policy.
     :param final_score: mean return of the deterministic policy at the end.
     :param train_score: mean return of the last 100 training episodes.
+    :param train_mean: mean over the environment steps of the running mean of 100 training episodes.
     :param train_target_steps: environment steps when the last 100 training episodes first met the run's target.
     :param train_seconds: wall time of the training alone, without the evaluations.
     """
@@ -81,6 +84,7 @@ class Result:
     eval_scores: list[float] = field(default_factory=list)
     final_score: float | None = None
     train_score: float | None = None
+    train_mean: float | None = None
     train_target_steps: int | None = None
     train_seconds: float | None = None
 
@@ -110,6 +114,7 @@ class Recorder(BaseCallback):
     """
 
     REPORT_EVERY = 1_000
+    NOTE_EVERY = 500
 
     def __init__(self, run: Run, result: Result, eval_env: VecEnv, report: Callable[[int], bool]):
         super().__init__()
@@ -117,6 +122,7 @@ class Recorder(BaseCallback):
         self.result = result
         self.eval_env = eval_env
         self.eval_seconds = 0.0
+        self.running_means: list[float] = []
         self._report = report
         self._reported = 0
 
@@ -133,10 +139,15 @@ class Recorder(BaseCallback):
         self._reported += steps
         return self._report(steps)
 
-    def note_target(self) -> None:
-        """Note the first time that the last 100 training episodes meet the run's target."""
+    def note_training(self) -> None:
+        """Note how the last 100 training episodes do, and the first time that they meet the run's target."""
         scores = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        if len(scores) == 100 and np.mean(scores) >= self.run.train_target:
+        if not scores:
+            return
+        if self.num_timesteps >= len(self.running_means) * self.NOTE_EVERY:
+            self.running_means.append(float(np.mean(scores)))
+        target_is_open = self.result.train_target_steps is None and len(scores) == 100
+        if target_is_open and np.mean(scores) >= self.run.train_target:
             self.result.train_target_steps = self.num_timesteps
 
     def _on_step(self) -> bool:
@@ -144,8 +155,8 @@ class Recorder(BaseCallback):
             self.result.eval_scores.append(self.evaluate(self.run.n_eval_episodes))
             self.result.eval_steps.append(self.num_timesteps)
             self.result.save(self.run.folder)
-        if self.result.train_target_steps is None and self.locals["dones"].any():
-            self.note_target()
+        if self.locals["dones"].any():
+            self.note_training()
         return self.num_timesteps - self._reported < self.REPORT_EVERY or self.report()
 
 
@@ -165,6 +176,7 @@ def train(run: Run, report: Callable[[int], bool]) -> Result:
     if recorder.report():
         result.final_score = recorder.evaluate(run.n_final_episodes)
         result.train_score = float(np.mean([episode["r"] for episode in model.ep_info_buffer or ()]))
+        result.train_mean = float(np.mean(recorder.running_means))
         result.train_seconds = seconds
         model.save(run.folder / "model.zip")
         result.save(run.folder)
@@ -200,6 +212,21 @@ def train_all(runs: Sequence[Run], n_workers: int, advance: Callable[[int], obje
 def _listen(steps: Queue[int | None], advance: Callable[[int], object]) -> None:
     for n_steps in iter(steps.get, None):
         advance(n_steps)
+
+
+def resume_all(runs: Sequence[Run], n_workers: int = 2) -> list[Result]:
+    """Train the runs that have not finished before, with a progress bar; what is left of a broken one is removed."""
+    results = {}
+    for run in runs:
+        result = Result.load(run.folder)
+        if result is not None and result.final_score is not None:
+            results[run.folder] = result
+        else:
+            shutil.rmtree(run.folder, ignore_errors=True)
+    missing = [run for run in runs if run.folder not in results]
+    with tqdm(total=sum(run.n_steps for run in missing), unit=" steps", unit_scale=True, desc="training") as bar:
+        results |= dict(zip((run.folder for run in missing), train_all(missing, n_workers, bar.update), strict=True))
+    return [results[run.folder] for run in runs]
 
 
 def _start_worker() -> None:

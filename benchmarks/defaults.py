@@ -1,0 +1,88 @@
+"""How REINFORCE's defaults were chosen: ``python -m benchmarks.defaults`` (the extra ``envs`` has LunarLander).
+
+Each line changes one argument of the defaults. The seeds are not those of any other result. Interrupted, it goes on
+where it stopped; the table goes to ``docs/results/defaults.md``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.runs import Contender, Result, Run, resume_all
+from sb3_pg import REINFORCE
+
+SEEDS = (101, 102, 103)
+FOLDER = Path("runs/defaults")
+TABLE = Path("docs/results/defaults.md")
+
+#: Environment: its steps, and what is not a default there: 2,048 steps an iteration in 8 environments.
+ENVIRONMENTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "CartPole-v1": (150_000, {"n_steps": 256}),
+    "Pendulum-v1": (300_000, {"n_steps": 256}),
+    "LunarLander-v3": (300_000, {"n_steps": 256}),
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "learning_rate=0.005": {"learning_rate": 0.005},
+    "gamma=1.0": {"gamma": 1.0},
+    "baseline='batch_mean'": {"baseline": "batch_mean"},
+    "baseline='time_mean'": {"baseline": "time_mean"},
+    "loss_reduction='step'": {"loss_reduction": "step"},
+    "normalize_advantage=True": {"normalize_advantage": True},
+}
+
+
+def planned_runs() -> list[Run]:
+    """Every variant on every environment with every seed; the slow environment last."""
+    return [
+        Run(
+            Contender(variant, REINFORCE, common | own),
+            env_id,
+            seed,
+            n_steps,
+            FOLDER / f"{env_id}_{index}_{seed}",
+            eval_every=n_steps,
+        )
+        for env_id, (n_steps, common) in ENVIRONMENTS.items()
+        for seed in SEEDS
+        for index, (variant, own) in enumerate(VARIANTS.items())
+    ]
+
+
+def table(runs: Sequence[Run], results: Sequence[Result]) -> str:
+    """A line a variant: the score of all training episodes, and of the last 100, on each environment."""
+    lines = ["| variant | " + " | ".join(ENVIRONMENTS) + " |", "|---" * (len(ENVIRONMENTS) + 1) + "|"]
+    for variant in VARIANTS:
+        cells = []
+        for env_id in ENVIRONMENTS:
+            both = zip(runs, results, strict=True)
+            own = [result for run, result in both if (run.env_id, result.name) == (env_id, variant)]
+            overall = mean(result.train_mean for result in own if result.train_mean is not None)
+            final = [result.train_score for result in own if result.train_score is not None]
+            cells.append(f"{overall:.0f} ({min(final):.0f} to {max(final):.0f})")
+        lines.append(f"| `{variant}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Train what is missing, print and write the table."""
+    runs = planned_runs()
+    text = (
+        "# How REINFORCE's defaults were chosen\n\nMade by `python -m benchmarks.defaults`: each line changes one "
+        f"argument. {len(SEEDS)} seeds, 8 environments, `n_steps=256`;\n"
+        + ", ".join(f"{env_id} {n_steps:,} steps" for env_id, (n_steps, _) in ENVIRONMENTS.items())
+        + ". A cell: the mean return over the time\nof the training, and in brackets the range over the seeds of the "
+        "last 100 training episodes' mean.\n\n" + table(runs, resume_all(runs)) + "\n"
+    )
+    TABLE.parent.mkdir(parents=True, exist_ok=True)
+    TABLE.write_text(text)
+    print(f"\n{text}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

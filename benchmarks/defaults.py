@@ -23,7 +23,7 @@ TABLE = Path("docs/results/defaults.md")
 ENVIRONMENTS: dict[str, tuple[int, dict[str, Any]]] = {
     "CartPole-v1": (150_000, {"n_steps": 256}),
     "Pendulum-v1": (300_000, {"n_steps": 256}),
-    "LunarLander-v3": (300_000, {"n_steps": 256}),
+    "LunarLander-v3": (200_000, {"n_steps": 256}),
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},

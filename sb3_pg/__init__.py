@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
 from sb3_pg.reinforce import REINFORCE
+from sb3_pg.vanilla_pg import VanillaPG
 
 try:
     __version__ = version("sb3_pg")
@@ -18,4 +19,5 @@ __all__ = [
     "EpisodeDictRolloutBuffer",
     "EpisodeRolloutBuffer",
     "MultiInputActorPolicy",
+    "VanillaPG",
 ]

@@ -203,7 +203,7 @@ def test_load_checks_arguments(algorithm: Algorithm, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="baseline"):
         algorithm.load(tmp_path / "model", baseline="nothing")
     with pytest.raises(ValueError, match="critic"):
-        algorithm.load(tmp_path / "model", baseline="value")
+        algorithm.load(tmp_path / "model", bootstrap_truncated=True)
 
 
 @every_algorithm

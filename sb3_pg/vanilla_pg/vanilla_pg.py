@@ -1,0 +1,147 @@
+"""VanillaPG: the policy gradient with a learned critic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.common.checks import check_positive_int
+from sb3_pg.common.kl import FisherMatrix
+from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.estimators import LossReduction
+
+
+class VanillaPG(PolicyGradientAlgorithm):
+    """One gradient step an iteration, its advantages from a critic by GAE, the critic fitted by many steps of its own.
+
+    Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation"; that many
+    critic steps are what a plain policy gradient needs to keep up with PPO: arXiv 2505.19247.
+    Arguments beyond SB3's and those below:
+    :class:`~sb3_pg.common.base_algorithm.PolicyGradientAlgorithm`.
+
+        model = VanillaPG("MlpPolicy", "Pendulum-v1").learn(300_000)
+
+    The defaults are not tuned yet. Prefer it to REINFORCE where episodes are long or never end, and to A2C where
+    batches are large. With ``value_learning_rate=None, n_value_updates=1, normalize_advantage=False`` and A2C's other
+    settings it is A2C.
+
+    :param gae_lambda: 0 is the one-step TD error, 1 is Monte Carlo less V
+    :param natural_gradient: step along F^-1 g instead of g, F the Fisher matrix of the policy on the batch (Kakade
+        2001). The parameters that the policy depends on then take that step by plain SGD unless ``policy_kwargs``
+        names an ``optimizer_class``; ``max_grad_norm`` limits g.
+    :param cg_max_steps: conjugate-gradient iterations of the natural gradient, as in sb3-contrib's TRPO
+    :param cg_damping: added to the diagonal of F
+    """
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-3,
+        n_steps: int = 128,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.97,
+        ent_coef: float | Schedule = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        normalize_advantage: bool = True,
+        n_episodes: int | None = None,
+        returns: Returns = "gae",
+        baseline: str | Baseline = "value",
+        discount_gradient: bool = False,
+        loss_reduction: LossReduction = "step",
+        incomplete_episodes: IncompleteEpisodes = "bootstrap",
+        bootstrap_truncated: bool = True,
+        n_value_updates: int = 40,
+        value_learning_rate: float | Schedule | None = 1e-3,
+        micro_batch_size: int | None = None,
+        log_gradient_variance: bool = False,
+        natural_gradient: bool = False,
+        cg_max_steps: int = 15,
+        cg_damping: float = 0.1,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            normalize_advantage=normalize_advantage,
+            n_episodes=n_episodes,
+            returns=returns,
+            baseline=baseline,
+            discount_gradient=discount_gradient,
+            loss_reduction=loss_reduction,
+            incomplete_episodes=incomplete_episodes,
+            bootstrap_truncated=bootstrap_truncated,
+            n_value_updates=n_value_updates,
+            value_learning_rate=value_learning_rate,
+            micro_batch_size=micro_batch_size,
+            log_gradient_variance=log_gradient_variance,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.natural_gradient = natural_gradient
+        self.cg_max_steps = cg_max_steps
+        self.cg_damping = cg_damping
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        check_positive_int("cg_max_steps", self.cg_max_steps)
+        if not self.cg_damping >= 0:
+            raise ValueError(f"cg_damping must be a number >= 0, got {self.cg_damping}")
+        if self.natural_gradient and "optimizer_class" not in self.policy_kwargs:
+            # Adam would divide the direction by the scale that it was computed to have.
+            self.policy_kwargs = self.policy_kwargs | {"optimizer_class": th.optim.SGD}
+        super()._setup_model()
+
+    def train(self) -> None:
+        """One gradient step on the rollout, then the critic's own; none if there is nothing to learn from."""
+        self._update_schedules()
+        batch = self.rollout_buffer.batch
+        if batch is None:
+            self._no_episode()
+            return
+        weights, statistics = self._score_weights(batch)
+        self.policy.set_training_mode(True)
+        losses = self._score_function_gradient(batch, weights)
+        if self.natural_gradient:
+            self._make_natural(batch)
+        self._apply_gradient(batch, losses, statistics)
+
+    def _make_natural(self, batch: EpisodeBatch) -> None:
+        """Turn the gradient g of the parameters that the policy depends on into F^-1 g."""
+        fisher = FisherMatrix(self.policy, batch, self.cg_damping, self.micro_batch_size)
+        gradients = [parameter.grad for parameter in fisher.parameters if parameter.grad is not None]
+        direction = fisher.solve(th.nn.utils.parameters_to_vector(gradients), self.cg_max_steps)
+        th.nn.utils.vector_to_parameters(direction, gradients)

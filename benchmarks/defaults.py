@@ -72,14 +72,13 @@ def table(runs: Sequence[Run], results: Sequence[Result]) -> str:
 def main() -> int:
     """Train what is missing, print and write the table."""
     runs = planned_runs()
+    budgets = [f"{env} {n:,} steps, seeds {', '.join(map(str, seeds))}" for env, (n, seeds) in ENVIRONMENTS.items()]
     text = (
         "# How REINFORCE's defaults were chosen\n\nMade by `python -m benchmarks.defaults`: each line changes one "
-        "argument. 8 environments, `n_steps=256`;\n"
-        + ";\n".join(
-            f"{env} {n:,} steps, seeds {', '.join(map(str, seeds))}" for env, (n, seeds) in ENVIRONMENTS.items()
-        )
-        + ".\nA cell: the mean return over the time of the training, and in brackets the range over the seeds of the last "
-        "100\ntraining episodes' mean.\n\n" + table(runs, resume_all(runs)) + "\n"
+        "argument. 8 environments, `n_steps=256`;\n" + ";\n".join(budgets) + ".\nA cell: the mean return over the time "
+        "of the training, and in brackets the range over the seeds of the last 100\ntraining episodes' mean.\n\n"
+        + table(runs, resume_all(runs))
+        + "\n"
     )
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     TABLE.write_text(text)

@@ -13,7 +13,7 @@ from statistics import mean, median
 
 from benchmarks.runs import Contender, Result, Run, resume_all
 from benchmarks.settings import CARTPOLE
-from sb3_pg import REINFORCE
+from sb3_pg import REINFORCE, VanillaPG
 
 SEEDS = range(10)
 FOLDER = Path("runs/learning")
@@ -24,6 +24,7 @@ SOLVED = 490.0
 SETTINGS = (
     (Contender("REINFORCE, defaults", REINFORCE, n_envs=1), "CartPole-v1", 200_000),
     (Contender("REINFORCE, 8 environments", REINFORCE, CARTPOLE), "CartPole-v1", 200_000),
+    (Contender("VanillaPG, defaults, 8 environments", VanillaPG), "CartPole-v1", 100_000),
 )
 
 
@@ -48,17 +49,18 @@ def planned_runs() -> list[Run]:
 def table(results: Sequence[Result]) -> str:
     """A line a setting."""
     lines = [
-        f"| setting | seeds that reach {SOLVED:.0f} | median steps to it | slowest | final score, median | lowest |",
-        "|---|---|---|---|---|---|",
+        f"| setting | environment steps | seeds that reach {SOLVED:.0f} | median steps to it | slowest | "
+        "final score, median | lowest |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name in dict.fromkeys(result.name for result in results):
+    for name, budget in ((contender.name, n_steps) for contender, _, n_steps in SETTINGS):
         own = [result for result in results if result.name == name]
         solved = [result.train_target_steps for result in own if result.train_target_steps is not None]
         final = [result.final_score for result in own if result.final_score is not None]
         steps = f"{median(solved):,.0f} | {max(solved):,}" if solved else "- | -"
         lines.append(
-            f"| {name} | {len(solved)} of {len(own)} | {steps} | {median(final):.1f} (mean {mean(final):.1f}) | "
-            f"{min(final):.1f} |"
+            f"| {name} | {budget:,} | {len(solved)} of {len(own)} | {steps} | "
+            f"{median(final):.1f} (mean {mean(final):.1f}) | {min(final):.1f} |"
         )
     return "\n".join(lines)
 
@@ -67,8 +69,8 @@ def main() -> int:
     """Train what is missing, print and write the table."""
     results = resume_all(planned_runs())
     text = (
-        "# How reliably REINFORCE learns\n\nMade by `python -m benchmarks.learning`. CartPole-v1, 200,000 environment "
-        f"steps, {len(SEEDS)} seeds. Reached: the mean\nreturn of the last 100 training episodes, of the stochastic "
+        "# How reliably the algorithms learn\n\nMade by `python -m benchmarks.learning`. CartPole-v1, "
+        f"{len(SEEDS)} seeds. Reached: the mean\nreturn of the last 100 training episodes, of the stochastic "
         f"policy, is {SOLVED:.0f} or more. Final score: mean return of 100\nepisodes of the deterministic policy "
         "after the last step, whatever came before.\n\n" + table(results) + "\n"
     )

@@ -26,9 +26,9 @@ class VanillaPG(PolicyGradientAlgorithm):
 
         model = VanillaPG("MlpPolicy", "Pendulum-v1").learn(300_000)
 
-    The defaults are not tuned yet. Prefer it to REINFORCE where episodes are long or never end, and to A2C where
-    batches are large. With ``value_learning_rate=None, n_value_updates=1, normalize_advantage=False`` and A2C's other
-    settings it is A2C.
+    The defaults were chosen on CartPole-v1 with 8 environments, and on nothing else yet. Prefer it to REINFORCE where
+    episodes are long or never end, and to A2C where a critic that keeps up matters. With ``value_learning_rate=None,
+    n_value_updates=1`` and A2C's other settings it is A2C.
 
     :param gae_lambda: 0 is the one-step TD error, 1 is Monte Carlo less V
     :param natural_gradient: step along F^-1 g instead of g, F the Fisher matrix of the policy on the batch (Kakade
@@ -43,7 +43,7 @@ class VanillaPG(PolicyGradientAlgorithm):
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         learning_rate: float | Schedule = 3e-3,
-        n_steps: int = 128,
+        n_steps: int = 8,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         ent_coef: float | Schedule = 0.0,
@@ -53,7 +53,7 @@ class VanillaPG(PolicyGradientAlgorithm):
         sde_sample_freq: int = -1,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
-        normalize_advantage: bool = True,
+        normalize_advantage: bool = False,
         n_episodes: int | None = None,
         returns: Returns = "gae",
         baseline: str | Baseline = "value",
@@ -61,8 +61,8 @@ class VanillaPG(PolicyGradientAlgorithm):
         loss_reduction: LossReduction = "step",
         incomplete_episodes: IncompleteEpisodes = "bootstrap",
         bootstrap_truncated: bool = True,
-        n_value_updates: int = 40,
-        value_learning_rate: float | Schedule | None = 1e-3,
+        n_value_updates: int = 10,
+        value_learning_rate: float | Schedule | None = 3e-3,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
         natural_gradient: bool = False,

@@ -24,4 +24,12 @@ LEFTOVERS: dict[str, dict[str, str]] = {
             "A2C's name: the test looks for a log folder called A2C_1, ours is named after the class, as SB3's are"
         ),
     },
+    "A2C=sb3_pg:VanillaPG": {
+        "tests/test_identity.py::test_discrete[env2-VanillaPG]": (
+            "A2C's tuning: 1,200 steps are 240 updates of A2C, and 150 of VanillaPG with its default n_steps"
+        ),
+        "tests/test_tensorboard.py::test_tensorboard[a2c]": (
+            "A2C's name: the test looks for a log folder called A2C_1, ours is named after the class, as SB3's are"
+        ),
+    },
 }

@@ -1,4 +1,4 @@
-"""REINFORCE beside Stable-Baselines3's A2C and PPO on CartPole-v1: ``python -m benchmarks.demo``.
+"""REINFORCE and VanillaPG beside Stable-Baselines3's A2C and PPO on CartPole-v1: ``python -m benchmarks.demo``.
 
 Each contender trains from the same seeds for the same number of environment steps. The demo prints a table, draws the
 learning curves into ``runs/demo/learning_curves.png`` and saves the models.
@@ -21,11 +21,13 @@ from tqdm import tqdm
 
 from benchmarks.runs import Contender, Result, Run, train_all
 from benchmarks.settings import CARTPOLE
-from sb3_pg import REINFORCE
+from sb3_pg import REINFORCE, VanillaPG
 
-#: A2C and PPO have the settings that the RL Zoo tuned for this environment, REINFORCE those of benchmarks/settings.py.
+#: A2C and PPO have the settings that the RL Zoo tuned for this environment, REINFORCE those of benchmarks/settings.py,
+#: VanillaPG its defaults, which were chosen on it.
 CONTENDERS = (
     Contender("REINFORCE", REINFORCE, CARTPOLE),
+    Contender("VanillaPG", VanillaPG),
     Contender("A2C", A2C, {"ent_coef": 0.0}),
     Contender(
         "PPO",

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.runs import Contender, Result, Run, resume_all
+from benchmarks.runs import Contender, Result, Run, publish, resume_all
 from sb3_pg import REINFORCE
 
 FOLDER = Path("runs/defaults")
@@ -80,9 +80,7 @@ def main() -> int:
         + table(runs, resume_all(runs))
         + "\n"
     )
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    TABLE.write_text(text)
-    print(f"\n{text}")
+    publish(text, TABLE)
     return 0
 
 

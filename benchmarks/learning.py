@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.runs import Contender, Result, Run, resume_all
+from benchmarks.runs import Contender, Result, Run, publish, resume_all
 from benchmarks.settings import CARTPOLE
 from sb3_pg import REINFORCE, VanillaPG
 
@@ -74,9 +74,7 @@ def main() -> int:
         f"policy, is {SOLVED:.0f} or more. Final score: mean return of 100\nepisodes of the deterministic policy "
         "after the last step, whatever came before.\n\n" + table(results) + "\n"
     )
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    TABLE.write_text(text)
-    print(f"\n{text}")
+    publish(text, TABLE)
     return 0
 
 

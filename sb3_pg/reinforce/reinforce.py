@@ -22,8 +22,8 @@ class REINFORCE(PolicyGradientAlgorithm):
 
         model = REINFORCE("MlpPolicy", "CartPole-v1").learn(100_000)
 
-    Defaults were chosen by measurement on CartPole-v1, LunarLander-v3 and Pendulum-v1 (``docs/results/defaults.md``);
-    the last one it does not solve without a critic. They suit one environment: with several, lower ``n_steps``.
+    Defaults were chosen by measurement on CartPole-v1, with Pendulum-v1 and LunarLander-v3 beside it, which do not
+    decide between them (``docs/results/defaults.md``). They suit one environment: with several, lower ``n_steps``.
 
     Prefer it where an estimator you can write down matters more than the last sample: for teaching, for research on
     estimators, as a plain yardstick beside PPO.

@@ -10,10 +10,12 @@ from stable_baselines3.common.buffers import DictRolloutBuffer
 
 from sb3_pg.common.buffers import INCOMPLETE_EPISODES, EpisodeRolloutBuffer
 from sb3_pg.common.checks import check_choice, check_positive_int, check_unit_interval
-from sb3_pg.estimators import BATCH_BASELINES
+from sb3_pg.estimators import BATCH_BASELINES, EPISODE_LEVELS
 
 BASELINES = ("none", *BATCH_BASELINES, "optimal", "value")
 LOSS_REDUCTIONS = ("step", "episode", "mean_length")
+IMPORTANCE = ("timestep", "per_decision", "trajectory", "none")
+KL_CONSTRAINTS = ("stop", "backtrack", "penalty")
 
 
 def check_numbers(
@@ -115,3 +117,91 @@ def check_critic(
     given = [name for name, is_given in wanting.items() if is_given]
     if given:
         raise ValueError(f"{' and '.join(given)} needs a learned critic: write baseline='value', or leave it out")
+
+
+def check_epochs(n_epochs: int, batch_size: int | None, normalize_advantage: bool) -> None:
+    """Refuse numbers of passes and of rows that make no gradient steps."""
+    check_positive_int("n_epochs", n_epochs)
+    check_positive_int("batch_size", batch_size, or_none=True)
+    if batch_size == 1 and normalize_advantage:
+        raise ValueError(
+            "normalize_advantage=True leaves nothing of minibatches of batch_size=1: write batch_size >= 2, None for "
+            "the whole batch, or normalize_advantage=False"
+        )
+
+
+def check_importance(
+    importance: str,
+    returns: str,
+    incomplete_episodes: str,
+    max_weight: float | None,
+    self_normalize: bool,
+    defensive_coef: float,
+    clip_range: object,
+    min_ess: float | None,
+    n_reused_batches: int,
+) -> None:
+    """Refuse importance weights out of range, and options that the level has no use for."""
+    check_choice("importance", importance, IMPORTANCE)
+    if max_weight is not None and not max_weight > 0:
+        raise ValueError(f"max_weight must be a number > 0, or None for no limit, got {max_weight}")
+    if not 0 <= defensive_coef < 1:
+        raise ValueError(f"defensive_coef must be a number in [0, 1), got {defensive_coef}")
+    if min_ess is not None and not 0 < min_ess < 1:
+        raise ValueError(f"min_ess must be a fraction between 0 and 1, or None, got {min_ess}")
+    if n_reused_batches != 0:
+        check_positive_int("n_reused_batches", n_reused_batches)
+    tamed = {
+        f"max_weight={max_weight}": max_weight is not None,
+        "self_normalize=True": self_normalize,
+        f"defensive_coef={defensive_coef}": defensive_coef > 0,
+    }
+    others = tamed | {
+        f"min_ess={min_ess}": min_ess is not None,
+        f"n_reused_batches={n_reused_batches}": n_reused_batches > 0,
+    }
+    if importance == "none" and (given := " and ".join(name for name, is_given in others.items() if is_given)):
+        raise ValueError(f"{given} is about weights, and importance='none' has none: write importance='timestep'")
+    if clip_range is not None and importance != "timestep":
+        raise ValueError(
+            f"clip_range clips the ratio of a step, and importance={importance!r} has no such weight: write "
+            "importance='timestep', or max_weight instead of clip_range"
+        )
+    if clip_range is not None and (given := " and ".join(name for name, is_given in tamed.items() if is_given)):
+        raise ValueError(f"{given} and clip_range both bound the weights: leave one of them out (clip_range=None)")
+    if importance in EPISODE_LEVELS and incomplete_episodes not in ("carry", "drop"):
+        raise ValueError(
+            f"importance={importance!r} multiplies over whole episodes, and incomplete_episodes="
+            f"{incomplete_episodes!r} learns from parts: write incomplete_episodes='carry' (or 'drop'), or "
+            "importance='timestep'"
+        )
+    if importance == "per_decision" and returns != "reward_to_go":
+        raise ValueError(
+            f"importance='per_decision' weights each reward by itself, which returns={returns!r} leaves no room for: "
+            "write returns='reward_to_go' (baseline='value' may stay), or importance='trajectory'"
+        )
+
+
+def check_joint_critic(is_joint: bool, clip_range_vf: object, n_reused_batches: int) -> None:
+    """Refuse what needs a critic in the policy's own loss, or must not have one there."""
+    if clip_range_vf is not None and not is_joint:
+        raise ValueError(
+            "clip_range_vf clips the critic's part of a joint loss: write value_learning_rate=None and "
+            "baseline='value', or leave clip_range_vf out"
+        )
+    if n_reused_batches > 0 and is_joint:
+        raise ValueError(
+            f"n_reused_batches={n_reused_batches} would fit the critic, in a joint loss, to what old policies earned: "
+            "give it an optimizer of its own, which sees the newest batch alone (value_learning_rate=1e-3, say)"
+        )
+
+
+def check_trust_region(target_kl: float | None, kl_constraint: str, kl_coef: float) -> None:
+    """Refuse a trust region without a radius."""
+    check_choice("kl_constraint", kl_constraint, KL_CONSTRAINTS)
+    if target_kl is not None and not target_kl > 0:
+        raise ValueError(f"target_kl must be a number > 0, or None for no trust region, got {target_kl}")
+    if target_kl is None and kl_constraint != "stop":
+        raise ValueError(f"kl_constraint={kl_constraint!r} needs a bound: give target_kl (0.01, say)")
+    if not 0 < kl_coef < float("inf"):
+        raise ValueError(f"kl_coef must be a number > 0, got {kl_coef}")

@@ -24,11 +24,14 @@ from sb3_pg.common.arguments import check_buffer, check_critic, check_estimator,
 from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.common.collection import EpisodeCollector
 from sb3_pg.common.distributed import all_sum
+from sb3_pg.common.minibatches import whole_batch
 from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
 from sb3_pg.common.scores import batch_snr, optimal_baseline
 from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.common.updates import (
+    MAX_CARRIED_WEIGHT,
     Losses,
+    Objective,
     accumulate_gradient,
     batch_statistics,
     carried_weights,
@@ -37,6 +40,7 @@ from sb3_pg.common.updates import (
     mean_episode_length,
     score_weights,
     separate_critic,
+    weight_statistics,
 )
 from sb3_pg.estimators import LossReduction, loss_divisor, score_function_surrogate
 
@@ -312,19 +316,23 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             self._warned.add(message)
             warnings.warn(message, UserWarning, stacklevel=6)  # the line that calls learn()
 
-    def _loss_divisor(self, batch: EpisodeBatch) -> th.Tensor:
-        """What the sum of the loss over rows is divided by. Call it once a batch: it keeps the running length."""
+    def _loss_divisor(self, batch: EpisodeBatch, sample: EpisodeBatch | None = None) -> th.Tensor:
+        """What the sum of the loss over rows is divided by. Call it once a batch: it keeps the running length.
+
+        :param sample: what the loss is of, if that is more than the batch
+        """
         length = mean_episode_length(batch)
         past = length if self._mean_length is None else self._mean_length
         self._mean_length = past + LENGTH_UPDATE * (length - past)
-        return loss_divisor(batch.episodes, self.loss_reduction, past, all_sum)
+        return loss_divisor((sample or batch).episodes, self.loss_reduction, past, all_sum)
 
     def _score_weights(self, batch: EpisodeBatch) -> tuple[th.Tensor, dict[str, float]]:
         """``(n_rows,)`` what the score of each step is multiplied by, and what is logged of the batch."""
         importance = carried_weights(self.policy, batch, self.micro_batch_size)
         discount = self.gamma if self.discount_gradient else None
         weights = score_weights(batch, importance, self.normalize_advantage, discount)
-        statistics = batch_statistics(batch, importance, self.uses_critic)
+        statistics = batch_statistics(batch, self.uses_critic)
+        statistics |= weight_statistics(importance, importance >= MAX_CARRIED_WEIGHT)
         if self.log_gradient_variance:
             statistics["gradient_snr"] = batch_snr(self.policy, batch, weights)
         return weights, statistics
@@ -337,35 +345,49 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             return -score_function_surrogate(log_prob, weights[rows], divisor)
 
         self.policy.optimizer.zero_grad()
-        ent_coef = self.ent_coef_schedule(self._current_progress_remaining)
-        vf_coef = self.vf_coef if self.uses_critic and self.value_optimizer is None else None
-        return accumulate_gradient(self.policy, batch, policy_loss, divisor, ent_coef, vf_coef, self.micro_batch_size)
+        objective = Objective(policy_loss, divisor, self._ent_coef_now, self._joint_vf_coef)
+        return accumulate_gradient(self.policy, batch, whole_batch(batch), objective, self.micro_batch_size)
+
+    @property
+    def _ent_coef_now(self) -> float:
+        return self.ent_coef_schedule(self._current_progress_remaining)
+
+    @property
+    def _joint_vf_coef(self) -> float | None:
+        """The critic's weight in the loss; None where it is no part of it."""
+        return self.vf_coef if self.uses_critic and self.value_optimizer is None else None
 
     def _apply_gradient(self, batch: EpisodeBatch, losses: Losses, statistics: dict[str, float]) -> None:
         """Clip the gradient, fit the critic, step, log."""
         grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
-        value_loss = losses.value
-        if self.value_optimizer is not None:
-            value_loss = fit_critic(
-                self.policy,
-                self.value_optimizer,
-                batch,
-                self.n_value_updates,
-                self.micro_batch_size,
-                self.max_grad_norm,
-            )
+        value_loss = losses.value if self.value_optimizer is None else self._fit_critic(batch)
         self.policy.optimizer.step()  # last, so that a critic's loss that is not finite finds the actor unchanged
         self._n_updates += 1
         own = {"policy_loss": losses.policy, "entropy_loss": losses.entropy, "value_loss": value_loss}
         self._record(statistics | own | {"grad_norm": grad_norm})
 
-    def _record(self, statistics: dict[str, float]) -> None:
-        """Log the same keys every iteration: nan where there was no update."""
+    def _fit_critic(self, batch: EpisodeBatch) -> float:
+        """The steps of the critic's own optimizer; returns the loss before the last of them."""
+        return fit_critic(
+            self.policy,
+            self.value_optimizer,  # type: ignore[arg-type]  # None only without such an optimizer
+            batch,
+            self.n_value_updates,
+            self.micro_batch_size,
+            self.max_grad_norm,
+        )
+
+    @property
+    def _logged(self) -> list[str]:
+        """The keys of what is logged of an update, the same every iteration."""
         keys = ["policy_loss", "entropy_loss", "grad_norm", "advantage_std"]
         keys += ["ess", "ratio_max", "ratio_std", "clip_fraction"]
         keys += ["value_loss", "explained_variance"] if self.uses_critic else []
-        keys += ["gradient_snr"] if self.log_gradient_variance else []
-        for key in keys:
+        return keys + (["gradient_snr"] if self.log_gradient_variance else [])
+
+    def _record(self, statistics: dict[str, float]) -> None:
+        """Log the same keys every iteration: nan where there was no update."""
+        for key in self._logged:
             self.logger.record(f"train/{key}", statistics.get(key, math.nan))
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())

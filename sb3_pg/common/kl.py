@@ -9,7 +9,10 @@ from sb3_contrib.common.utils import conjugate_gradient_solver
 from stable_baselines3.common.distributions import Distribution, kl_divergence
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from sb3_pg.common.distributed import all_sum
+from sb3_pg.common.minibatches import Minibatch, whole_batch
 from sb3_pg.common.type_aliases import EpisodeBatch, Observations
+from sb3_pg.estimators import kl_estimate
 
 
 def action_distribution(policy: ActorCriticPolicy, observations: Observations) -> Distribution:
@@ -17,14 +20,63 @@ def action_distribution(policy: ActorCriticPolicy, observations: Observations) -
     return copy.copy(policy.get_distribution(observations))
 
 
-def policy_kl(old: Distribution, new: Distribution) -> th.Tensor:
-    """KL(old || new) of the joint action, in closed form.
+def policy_kl(old: Distribution, new: Distribution, actions: th.Tensor | None = None) -> th.Tensor:
+    """KL(old || new) of the joint action: in closed form, or where there is none the estimate from actions of the old.
 
+    :param actions: ``(n_rows, ...)``, needed where there is no closed form
     :return: ``(n_rows,)``; SB3's own leaves the dimensions of Box and MultiBinary actions apart
     """
-    kl = kl_divergence(old, new)
+    try:
+        kl = kl_divergence(old, new)
+    except NotImplementedError:
+        if actions is None:
+            raise
+        return kl_estimate(new.log_prob(actions) - old.log_prob(actions))
     joint: th.Tensor = kl.sum(dim=-1) if kl.ndim > 1 else kl
     return joint
+
+
+def frozen_copy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    """A policy of the same parameters that does not learn. No random number is drawn on the way."""
+    devices = [policy.device] if policy.device.type == "cuda" else []
+    with th.random.fork_rng(devices=devices):
+        frozen: ActorCriticPolicy = type(policy)(**policy._get_constructor_parameters())
+    frozen.load_state_dict(policy.state_dict())
+    frozen.to(policy.device)
+    frozen.requires_grad_(False)
+    frozen.set_training_mode(False)
+    return frozen
+
+
+class Divergence:
+    """KL(old || new) over the states of a batch, of a policy that learns from what it was.
+
+    :param old: what it was, see :func:`frozen_copy`
+    """
+
+    def __init__(
+        self, old: ActorCriticPolicy, new: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None = None
+    ):
+        self._old, self._new, self._batch = old, new, batch
+        self._micro_batch_size = micro_batch_size
+
+    def mean(self, part: Minibatch | None = None) -> float:
+        """The mean over a part of the batch, over all of it if None; of the policy as it acts, in evaluation mode."""
+        part = whole_batch(self._batch) if part is None else part
+        was_training = self._new.training
+        self._new.set_training_mode(False)
+        with th.no_grad():
+            total = sum(self.summed(rows).double() for _, rows in part.pieces(self._micro_batch_size))
+        self._new.set_training_mode(was_training)
+        n_rows = all_sum(th.as_tensor(float(part.n_rows)))
+        return float(all_sum(th.as_tensor(total)) / n_rows)
+
+    def summed(self, rows: slice | th.Tensor) -> th.Tensor:
+        """The sum over some rows, with a gradient."""
+        observations = self._batch.observations_at(rows)
+        with th.no_grad():
+            old = action_distribution(self._old, observations)
+        return policy_kl(old, action_distribution(self._new, observations), self._batch.actions[rows]).sum()
 
 
 class FisherMatrix:

@@ -56,15 +56,19 @@ class EpisodeBatch:
 
     def micro_batches(self, size: int | None) -> Iterator[slice]:
         """All rows in order, in pieces of at most ``size`` rows; in one piece if None."""
-        n_rows = self.episodes.n_rows
-        size = n_rows if size is None else size
-        for begin in range(0, n_rows, size):
-            yield slice(begin, min(begin + size, n_rows))
+        return pieces(self.episodes.n_rows, size)
 
     def each_episode(self) -> Iterator[slice]:
         """The rows of one episode after the other."""
         for end, length in zip(self.episodes.last_row.tolist(), self.episodes.lengths.tolist(), strict=True):
             yield slice(end + 1 - length, end + 1)
+
+
+def pieces(n_rows: int, size: int | None) -> Iterator[slice]:
+    """The rows 0 .. n_rows - 1 in pieces of at most ``size``; in one piece if None."""
+    size = n_rows if size is None else size
+    for begin in range(0, n_rows, size):
+        yield slice(begin, min(begin + size, n_rows))
 
 
 #: A baseline of the user's: from the batch (whose ``advantages`` are the plain returns then) to ``(n_rows,)`` values.

@@ -13,22 +13,28 @@ from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional as F
 
 from sb3_pg.common.distributed import all_sum, mean_and_std
+from sb3_pg.common.minibatches import Minibatch
 from sb3_pg.common.type_aliases import EpisodeBatch
-from sb3_pg.estimators import discount_factors, effective_sample_size, timestep_weights
+from sb3_pg.estimators import discount_factors, effective_sample_size, importance_weights, log_ratio
 
 #: Importance weights of carried steps are truncated here.
 MAX_CARRIED_WEIGHT = 10.0
 
 
-def carried_weights(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None) -> th.Tensor:
-    """``(n_rows,)`` pi(a|s) / pi_behaviour(a|s): 1 but for the steps that an earlier policy sampled."""
-    weights = th.ones_like(batch.advantages)
+def current_log_prob(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None) -> th.Tensor:
+    """``(n_rows,)`` log-prob under the policy as it is: the stored one where it sampled the action itself."""
+    log_prob = batch.behaviour_log_prob.clone()
     carried = batch.carried.nonzero().flatten()
     for rows in carried.split(micro_batch_size or len(carried)) if len(carried) > 0 else ():
         with th.no_grad():
-            _, log_prob, _ = policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
-        weights[rows] = timestep_weights(log_prob, batch.behaviour_log_prob[rows], MAX_CARRIED_WEIGHT)
-    return weights
+            log_prob[rows] = policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])[1]
+    return log_prob
+
+
+def carried_weights(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None) -> th.Tensor:
+    """``(n_rows,)`` pi(a|s) / pi_behaviour(a|s): 1 but for the steps that an earlier policy sampled."""
+    log_prob = current_log_prob(policy, batch, micro_batch_size)
+    return importance_weights(log_ratio(log_prob, batch.behaviour_log_prob), MAX_CARRIED_WEIGHT)
 
 
 def score_weights(
@@ -54,20 +60,28 @@ def mean_episode_length(batch: EpisodeBatch) -> float:
     return n_steps.item() / n_episodes.item()
 
 
-def batch_statistics(batch: EpisodeBatch, importance: th.Tensor, uses_critic: bool) -> dict[str, float]:
+def batch_statistics(batch: EpisodeBatch, uses_critic: bool) -> dict[str, float]:
     """What is logged of a batch before the policy changes."""
-    statistics = {
-        "advantage_std": mean_and_std(batch.advantages)[1].item(),
-        "ess": effective_sample_size(importance, all_sum).item(),
-        "ratio_max": importance.max().item(),
-        "ratio_std": mean_and_std(importance)[1].item(),
-        "clip_fraction": (importance >= MAX_CARRIED_WEIGHT).float().mean().item(),
-    }
+    statistics = {"advantage_std": mean_and_std(batch.advantages)[1].item()}
     if uses_critic:
         statistics["explained_variance"] = explained_variance(
             batch.values.cpu().numpy(), batch.value_targets.cpu().numpy()
         )
     return statistics
+
+
+def weight_statistics(weights: th.Tensor, is_clipped: th.Tensor) -> dict[str, float]:
+    """What is logged of the importance weights.
+
+    :param weights: ``(n_rows,)``
+    :param is_clipped: ``(n_rows,)`` bool, where they were truncated, or the objective was clipped
+    """
+    return {
+        "ess": effective_sample_size(weights, all_sum).item(),
+        "ratio_max": weights.max().item(),
+        "ratio_std": mean_and_std(weights)[1].item(),
+        "clip_fraction": is_clipped.float().mean().item(),
+    }
 
 
 @dataclass(frozen=True)
@@ -85,34 +99,48 @@ class Losses:
     value: float
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a gradient step minimises: policy_loss - ent_coef * entropy + vf_coef * value_loss + penalty.
+
+    :param policy_loss: from the log-probs of some rows, and where they are in the minibatch, to their share of the loss
+    :param divisor: of the sum of the entropies, that of the policy's loss
+    :param vf_coef: None where the critic is not part of the loss
+    :param clip_range_vf: most that a value counts as having moved from what it was at collection
+    :param penalty: from rows of the batch to their share of one more loss
+    """
+
+    policy_loss: Callable[[th.Tensor, slice], th.Tensor]
+    divisor: th.Tensor
+    ent_coef: float
+    vf_coef: float | None
+    clip_range_vf: float | None = None
+    penalty: Callable[[slice | th.Tensor], th.Tensor] | None = None
+
+
 def accumulate_gradient(
     policy: ActorCriticPolicy,
     batch: EpisodeBatch,
-    policy_loss: Callable[[th.Tensor, slice], th.Tensor],
-    divisor: th.Tensor,
-    ent_coef: float,
-    vf_coef: float | None,
+    part: Minibatch,
+    objective: Objective,
     micro_batch_size: int | None,
 ) -> Losses:
-    """Gradient of policy_loss - ent_coef * entropy + vf_coef * value_loss, into the parameters' ``.grad``.
-
-    :param policy_loss: from the log-probs of some rows, and these rows, to their share of the loss
-    :param divisor: of the sum of the entropies, that of the policy's loss
-    :param vf_coef: None where the critic is not part of the loss
-    """
+    """Gradient of the objective on a part of the batch, into the parameters' ``.grad``."""
     parts = th.zeros(4, device=batch.advantages.device)
-    for rows in batch.micro_batches(micro_batch_size):
+    for where, rows in part.pieces(micro_batch_size):
         values, log_prob, entropy = policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
-        policy_part = policy_loss(log_prob, rows)
+        policy_part = objective.policy_loss(log_prob, where)
         # Without a closed form, -log_prob estimates the entropy
         entropy_sum = -(-log_prob if entropy is None else entropy).sum()
-        loss = policy_part + ent_coef * entropy_sum / divisor
+        loss = policy_part + objective.ent_coef * entropy_sum / objective.divisor
         value_part = th.zeros_like(loss)
-        if vf_coef is not None:
-            value_part = value_loss(batch, rows, values)
-            loss = loss + vf_coef * value_part
+        if objective.vf_coef is not None:
+            value_part = value_loss(batch, rows, values, objective.clip_range_vf) / part.n_rows
+            loss = loss + objective.vf_coef * value_part
+        if objective.penalty is not None:
+            loss = loss + objective.penalty(rows) / part.n_rows
         loss.backward()
-        parts += th.stack([loss, policy_part, entropy_sum / batch.episodes.n_rows, value_part]).detach()
+        parts += th.stack([loss, policy_part, entropy_sum / part.n_rows, value_part]).detach()
     return Losses(*parts.tolist())
 
 
@@ -149,12 +177,19 @@ def separate_critic(policy: ActorCriticPolicy, learning_rate: float, value_learn
     return make([p for p in policy.parameters() if p in critic], lr=value_learning_rate, **kwargs)
 
 
-def value_loss(batch: EpisodeBatch, rows: slice, values: th.Tensor) -> th.Tensor:
-    """Some rows' share of the critic's mean squared error over the batch.
+def value_loss(
+    batch: EpisodeBatch, rows: slice | th.Tensor, values: th.Tensor, clip_range_vf: float | None = None
+) -> th.Tensor:
+    """Sum of the critic's squared errors on some rows.
 
     :param values: ``(n,)`` or ``(n, 1)`` the critic's values of those rows
+    :param clip_range_vf: most that a value counts as having moved from what it was at collection, as in SB3's PPO
     """
-    return F.mse_loss(values.flatten(), batch.value_targets[rows], reduction="sum") / batch.episodes.n_rows
+    values = values.flatten()
+    if clip_range_vf is not None:
+        before = batch.values[rows]
+        values = before + (values - before).clamp(-clip_range_vf, clip_range_vf)
+    return F.mse_loss(values, batch.value_targets[rows], reduction="sum")
 
 
 def fit_critic(
@@ -175,7 +210,7 @@ def fit_critic(
         optimizer.zero_grad()
         total = th.zeros((), device=batch.values.device)
         for rows in batch.micro_batches(micro_batch_size):
-            part = value_loss(batch, rows, policy.predict_values(batch.observations_at(rows)))
+            part = value_loss(batch, rows, policy.predict_values(batch.observations_at(rows))) / batch.episodes.n_rows
             part.backward(inputs=parameters)  # not into features that are the actor's to learn
             total += part.detach()
         loss = total.item()

@@ -104,6 +104,19 @@ def segment_sum(values: th.Tensor, episodes: EpisodeIndex) -> th.Tensor:
     return values.new_zeros(episodes.n_episodes).index_add_(0, episodes.episode, values)
 
 
+def segment_cumulative_sum(values: th.Tensor, episodes: EpisodeIndex) -> th.Tensor:
+    """Sum of the rows of an episode up to and including each: y_t = x_0 + ... + x_t.
+
+    :param values: ``(n_rows,)`` x
+    :return: ``(n_rows,)`` y
+    """
+    check_rows("values", values, episodes.n_rows)
+    # In double precision: what came before the episode in the batch has to cancel.
+    sums = values.double().cumsum(0)
+    before = (sums - values)[episodes.first_row]
+    return (sums - before[episodes.episode]).to(values.dtype)
+
+
 def discounted_suffix_sum(values: th.Tensor, episodes: EpisodeIndex, discount: float) -> th.Tensor:
     """Discounted sum of what follows in the episode: y_t = x_t + discount * y_{t+1}, with y = 0 past its end.
 

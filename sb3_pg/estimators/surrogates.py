@@ -26,3 +26,26 @@ def score_function_surrogate(log_prob: th.Tensor, weights: th.Tensor, divisor: t
         )
     check_rows("weights", weights, len(log_prob))
     return (weights.detach() * log_prob).sum() / divisor
+
+
+def clipped_surrogate(
+    log_ratios: th.Tensor, weights: th.Tensor, clip_range: float, divisor: th.Tensor | float
+) -> th.Tensor:
+    """(1/divisor) sum over rows of min(rho * weight, clip(rho, 1 - eps, 1 + eps) * weight).
+
+    Schulman et al. 2017, "Proximal policy optimization algorithms", eq. 7. Where the weight is negative, a rho above
+    1 + eps is not clipped: nothing stops a step away from an action that has become too likely.
+
+    :param log_ratios: ``(n_rows,)`` log rho, with a gradient
+    :param weights: ``(n_rows,)`` the advantages; no gradient flows into them
+    :param clip_range: eps
+    :param divisor: as of :func:`score_function_surrogate`
+    :return: scalar, to be maximised
+    """
+    if log_ratios.ndim != 1:
+        raise ValueError(f"log_ratios must have shape (n_rows,), got {tuple(log_ratios.shape)}")
+    check_rows("weights", weights, len(log_ratios))
+    if not clip_range > 0:
+        raise ValueError(f"clip_range must be a number > 0, got {clip_range}")
+    ratios, weights = log_ratios.exp(), weights.detach()
+    return th.min(weights * ratios, weights * ratios.clamp(1 - clip_range, 1 + clip_range)).sum() / divisor

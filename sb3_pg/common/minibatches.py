@@ -1,0 +1,76 @@
+"""The parts of a batch that a gradient step looks at: all of it, some of its rows, or some of its episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch as th
+
+from sb3_pg.common.type_aliases import EpisodeBatch, pieces
+from sb3_pg.estimators import EpisodeIndex
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """Some rows of a batch.
+
+    :param rows: which, a slice or ``(n_rows,)`` indices
+    :param n_rows: how many
+    :param episodes: how they make whole episodes of the batch; None if they are single rows
+    :param share: the part of the batch's rows, or of its episodes, that this is
+    """
+
+    rows: slice | th.Tensor
+    n_rows: int
+    episodes: EpisodeIndex | None
+    share: float
+
+    def pieces(self, size: int | None) -> Iterator[tuple[slice, slice | th.Tensor]]:
+        """In pieces of at most ``size`` rows: where they are in the minibatch, and where in the batch."""
+        for where in pieces(self.n_rows, size):
+            yield where, where if isinstance(self.rows, slice) else self.rows[where]
+
+
+def whole_batch(batch: EpisodeBatch) -> Minibatch:
+    """All rows, in order."""
+    return Minibatch(slice(0, batch.episodes.n_rows), batch.episodes.n_rows, batch.episodes, 1.0)
+
+
+def minibatches(batch: EpisodeBatch, batch_size: int | None, whole_episodes: bool) -> Iterator[Minibatch]:
+    """Go through the batch once, in a random order, in minibatches of ``batch_size`` rows (the last may be smaller).
+
+    As SB3's buffers do it, with a permutation of NumPy's global generator.
+
+    :param batch_size: None for the whole batch at once
+    :param whole_episodes: episodes are not taken apart: a minibatch is closed by the episode that fills it
+    """
+    n_rows = batch.episodes.n_rows
+    if batch_size is None or batch_size >= n_rows:
+        yield whole_batch(batch)
+    elif whole_episodes:
+        yield from _of_episodes(batch.episodes, batch_size)
+    else:
+        order = th.as_tensor(np.random.permutation(n_rows), device=batch.episodes.step.device)
+        for rows in order.split(batch_size):
+            yield Minibatch(rows, len(rows), None, len(rows) / n_rows)
+
+
+def _of_episodes(episodes: EpisodeIndex, batch_size: int) -> Iterator[Minibatch]:
+    lengths = episodes.lengths.tolist()
+    chosen: list[int] = []
+    for episode in np.random.permutation(episodes.n_episodes).tolist():
+        chosen.append(episode)
+        if sum(lengths[one] for one in chosen) >= batch_size:
+            yield _take(episodes, chosen)
+            chosen = []
+    if chosen:
+        yield _take(episodes, chosen)
+
+
+def _take(episodes: EpisodeIndex, chosen: list[int]) -> Minibatch:
+    which = th.as_tensor(chosen, device=episodes.lengths.device)
+    index = EpisodeIndex.from_lengths(episodes.lengths[which])
+    rows = episodes.first_row[which][index.episode] + index.step
+    return Minibatch(rows, index.n_rows, index, len(chosen) / episodes.n_episodes)

@@ -1,0 +1,94 @@
+"""How far an update may go: three rules that keep KL(old || new) near or below a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch as th
+
+from sb3_pg.common.kl import Divergence
+from sb3_pg.common.minibatches import Minibatch
+
+KLConstraint = Literal["stop", "backtrack", "penalty"]
+
+#: SB3's PPO takes no further step once the KL is this many times the target.
+STOP_FACTOR = 1.5
+#: How often a step is halved before it is given up.
+MAX_HALVINGS = 10
+
+
+class TrustRegion:
+    """One update's trust region.
+
+    :param target_kl: the bound; None for no trust region
+    :param kl_constraint: ``"stop"``: no further step once the KL is 1.5 times the bound, as in SB3's PPO (but in closed
+        form); ``"backtrack"``: a step that would pass the bound is undone and halved, until it does not;
+        ``"penalty"``: kl_coef * KL is part of the loss
+    :param newest: the rows that this iteration sampled, over whose states the bound holds
+    """
+
+    def __init__(
+        self,
+        target_kl: float | None,
+        kl_constraint: KLConstraint,
+        kl_coef: float,
+        divergence: Divergence,
+        newest: Minibatch,
+    ):
+        self.target_kl = target_kl
+        self.kl_constraint = kl_constraint if target_kl is not None else None
+        self.kl_coef = kl_coef
+        self.divergence = divergence
+        self.newest = newest
+
+    def must_stop(self, part: Minibatch) -> bool:
+        """Whether the policy has gone too far for another step, on these rows."""
+        return self.kl_constraint == "stop" and self.divergence.mean(part) > STOP_FACTOR * self._bound
+
+    def step(self, optimizer: th.optim.Optimizer) -> bool:
+        """The optimizer's step, or what of it stays within the bound.
+
+        :return: False if nothing of it did; the parameters are then as they were
+        """
+        if self.kl_constraint != "backtrack":
+            optimizer.step()
+            return True
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        before = [parameter.detach().clone() for parameter in parameters]
+        optimizer.step()
+        with th.no_grad():
+            for _ in range(MAX_HALVINGS):
+                if self.measure() <= self._bound:
+                    return True
+                for parameter, was in zip(parameters, before, strict=True):
+                    parameter.lerp_(was, 0.5)
+            for parameter, was in zip(parameters, before, strict=True):
+                parameter.copy_(was)
+        return False
+
+    def measure(self) -> float:
+        """KL(old || new) over the newest rows."""
+        return self.divergence.mean(self.newest)
+
+    @property
+    def penalty(self) -> Callable[[slice | th.Tensor], th.Tensor] | None:
+        """kl_coef times the KL, summed over some rows; None where it is no part of the loss."""
+        if self.kl_constraint != "penalty":
+            return None
+        return lambda rows: self.kl_coef * self.divergence.summed(rows)
+
+    def adapted_coef(self, kl: float) -> float:
+        """The next kl_coef: twice as large if the KL came out above 1.5 times the target, half if below 2/3 of it.
+
+        Schulman et al. 2017, "Proximal policy optimization algorithms", section 4.
+        """
+        if self.kl_constraint != "penalty":
+            return self.kl_coef
+        if kl > 1.5 * self._bound:
+            return min(2 * self.kl_coef, 1e6)
+        return max(self.kl_coef / 2, 1e-6) if kl < self._bound / 1.5 else self.kl_coef
+
+    @property
+    def _bound(self) -> float:
+        return float("inf") if self.target_kl is None else self.target_kl

@@ -1,0 +1,102 @@
+"""Importance weighting of a batch: from the log-probs of the moment to what the score of each step is multiplied by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch as th
+
+from sb3_pg.common.distributed import all_sum, mean_and_std
+from sb3_pg.common.minibatches import Minibatch
+from sb3_pg.common.type_aliases import EpisodeBatch
+from sb3_pg.estimators import (
+    EPISODE_LEVELS,
+    Importance,
+    discount_factors,
+    importance_weights,
+    log_ratio,
+    path_log_ratio,
+    per_decision_credit,
+    self_normalized,
+)
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """How steps of another policy are weighted, see :mod:`sb3_pg.estimators.importance`.
+
+    :param importance: the level
+    :param max_weight: where weights are truncated
+    :param normalize_advantage: over the rows of each minibatch, as in SB3's PPO
+    :param discount: gamma of the factor gamma^t, None for no such factor
+    """
+
+    importance: Importance
+    gamma: float
+    max_weight: float = math.inf
+    defensive_coef: float = 0.0
+    self_normalize: bool = False
+    normalize_advantage: bool = False
+    discount: float | None = None
+
+    @property
+    def whole_episodes(self) -> bool:
+        """Whether the weights are products over an episode."""
+        return self.importance in EPISODE_LEVELS
+
+    def weights(self, sample: WeightedSample, part: Minibatch, log_prob: th.Tensor) -> th.Tensor:
+        """The importance weight of each row.
+
+        :param log_prob: ``(n_rows,)`` of the minibatch's rows under the policy as it is
+        :return: ``(n_rows,)``
+        """
+        rows = part.rows
+        path = path_log_ratio(
+            log_ratio(log_prob, sample.batch.behaviour_log_prob[rows]), part.episodes, self.importance
+        )
+        weights = importance_weights(path - sample.log_mixture[rows], self.max_weight, self.defensive_coef)
+        return self_normalized(weights, part.episodes, self.importance, all_sum) if self.self_normalize else weights
+
+    def credit(self, sample: WeightedSample, part: Minibatch, weights: th.Tensor) -> th.Tensor:
+        """What the score of each step is multiplied by.
+
+        :param weights: ``(n_rows,)``, as :meth:`weights` gives them
+        :return: ``(n_rows,)``
+        """
+        batch, rows = sample.batch, part.rows
+        advantages = batch.advantages[rows]
+        mean, scale = th.zeros_like(advantages[0]), th.ones_like(advantages[0])
+        if self.normalize_advantage and part.n_rows > 1:
+            mean, std = mean_and_std(advantages)
+            scale = std + 1e-8
+        if self.importance == "per_decision" and part.episodes is not None:
+            baseline = (batch.returns - batch.advantages)[rows] + mean
+            rewards = sample.rewards_to_the_end[rows]
+            credit = per_decision_credit(weights, rewards, baseline, part.episodes, self.gamma) / scale
+        else:
+            credit = (advantages - mean) / scale * weights
+        if self.discount is not None:
+            credit = credit * discount_factors(batch.episodes, self.discount, credit.dtype)[rows]
+        return credit
+
+
+@dataclass(frozen=True)
+class WeightedSample:
+    """The rows that an update learns from, and the density that they were drawn with.
+
+    :param batch: the episodes of this rollout, then those of the batches that are used again
+    :param log_mixture: ``(n_rows,)`` log of the density of the mixture of all behaviour policies along the path of the
+        row's weight, relative to that of its own; 0 where there is one policy
+    :param log_prob: ``(n_rows,)`` under the policy as it was when the update began
+    """
+
+    batch: EpisodeBatch
+    log_mixture: th.Tensor
+    log_prob: th.Tensor
+
+    @property
+    def rewards_to_the_end(self) -> th.Tensor:
+        """``(n_rows,)`` the rewards, with what follows a cut episode's last step added to its own."""
+        last = self.batch.episodes.last_row
+        return self.batch.rewards.index_copy(0, last, self.batch.returns[last])

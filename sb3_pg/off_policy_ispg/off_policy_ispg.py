@@ -1,0 +1,416 @@
+"""OffPolicyISPG: several gradient steps on a batch, and batches used again, by importance weights."""
+
+from __future__ import annotations
+
+import io
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule
+
+from sb3_pg.common.arguments import check_epochs, check_importance, check_joint_critic, check_trust_region
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.common.distributed import all_sum
+from sb3_pg.common.history import BatchHistory, evaluate, load_history, save_history
+from sb3_pg.common.kl import Divergence, frozen_copy
+from sb3_pg.common.minibatches import Minibatch, minibatches, whole_batch
+from sb3_pg.common.scores import batch_snr
+from sb3_pg.common.trust_region import KLConstraint, TrustRegion
+from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.common.updates import (
+    MAX_CARRIED_WEIGHT,
+    Losses,
+    Objective,
+    accumulate_gradient,
+    batch_statistics,
+    current_log_prob,
+    guarded_clip,
+    weight_statistics,
+)
+from sb3_pg.common.weighting import WeightedSample, Weighting
+from sb3_pg.estimators import (
+    Importance,
+    LossReduction,
+    clipped_surrogate,
+    effective_sample_size,
+    log_ratio,
+    overflow_limit,
+    score_function_surrogate,
+)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What stays the same during an update.
+
+    :param divisor: of the loss, for the whole sample
+    """
+
+    sample: WeightedSample
+    weighting: Weighting
+    region: TrustRegion
+    divisor: th.Tensor
+
+    def weights(self, part: Minibatch, log_prob: th.Tensor) -> th.Tensor:
+        """``(n_rows,)`` the importance weight of each row of a part, given its log-probs."""
+        return self.weighting.weights(self.sample, part, log_prob)
+
+    def credit(self, part: Minibatch, log_prob: th.Tensor) -> th.Tensor:
+        """``(n_rows,)`` what the score of each row of a part is multiplied by, given its log-probs."""
+        return self.weighting.credit(self.sample, part, self.weights(part, log_prob))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came of a gradient step.
+
+    :param grad_norm: before it was clipped
+    :param within_bound: False where nothing of it stayed within the trust region
+    """
+
+    losses: Losses
+    grad_norm: float
+    within_bound: bool
+
+
+def mean_of(steps: Sequence[Step]) -> dict[str, float]:
+    """What is logged of an update's steps: the mean over them."""
+    return {
+        "policy_loss": mean(step.losses.policy for step in steps),
+        "entropy_loss": mean(step.losses.entropy for step in steps),
+        "value_loss": mean(step.losses.value for step in steps),
+        "grad_norm": mean(step.grad_norm for step in steps),
+    }
+
+
+class OffPolicyISPG(PolicyGradientAlgorithm):
+    """Several gradient steps on every batch, kept honest by importance weights and near by a trust region.
+
+    ``importance="timestep"`` follows the surrogate of TRPO and PPO (Schulman et al. 2015, 2017), ``"trajectory"`` and
+    ``"per_decision"`` the gradient of the return itself, with the noise of a product over the episode (Precup, Sutton
+    & Singh 2000). Past batches join under the balance heuristic (Metelli et al. 2020). Arguments beyond SB3's and those
+    below: :class:`~sb3_pg.common.base_algorithm.PolicyGradientAlgorithm`.
+
+        model = OffPolicyISPG("MlpPolicy", "CartPole-v1").learn(50_000)
+
+    Prefer it where samples are dear: it learns more from each than VanillaPG, which takes one step. Prefer REINFORCE
+    or VanillaPG where the update must be the textbook's. With ``clip_range=0.2, batch_size=64`` and PPO's other
+    settings it is PPO.
+
+    :param batch_size: rows of a gradient step, drawn anew each epoch; None: the whole batch. The levels of whole
+        episodes take as many episodes as it needs to fill it.
+    :param n_epochs: passes over the batch, hence gradient steps if ``batch_size`` is None
+    :param clip_range: epsilon of PPO's objective (or a schedule), None for weights without it. The ratio that it clips
+        is that to the policy at the beginning of the update.
+    :param clip_range_vf: most that a value may move in a joint loss, as in SB3's PPO
+    :param normalize_advantage: over the rows of each gradient step, as in SB3's PPO
+    :param target_kl: KL(old || new) that an update should not pass, over the states of this rollout; None for no bound
+    :param kl_constraint: what keeps it: ``"stop"`` takes no further step at 1.5 times the bound (as SB3's PPO, but by
+        the KL in closed form, and over the rows of the step); ``"backtrack"`` undoes a step that would pass the bound
+        and halves it until it does not, so that the bound holds after every update; ``"penalty"`` adds ``kl_coef`` *
+        KL to the loss, and doubles or halves ``kl_coef`` after an update that came out far from the bound
+    :param kl_coef: the penalty's first coefficient
+    :param importance: ``"timestep"``, ``"per_decision"``, ``"trajectory"`` or ``"none"``
+    :param max_weight: weights are truncated here; None for no limit but that of the number format (which warns)
+    :param self_normalize: divide the weights by their mean
+    :param defensive_coef: alpha of p / ((1 - alpha) q + alpha p), which is never above 1 / alpha; 0 for none
+    :param min_ess: no further step once the effective sample size is below this fraction of the rows; the first step
+        of an update is always taken
+    :param n_reused_batches: how many past batches each update uses again, with the returns and values that they were
+        collected with. Behind a VecNormalize their observations and rewards keep the statistics of their time: the
+        policy is asked about the very numbers that its predecessor saw. See :meth:`save_replay_buffer`.
+    """
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-3,
+        n_steps: int = 64,
+        batch_size: int | None = None,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule | None = None,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float | Schedule = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = 0.02,
+        kl_constraint: KLConstraint = "stop",
+        kl_coef: float = 1.0,
+        importance: Importance = "timestep",
+        max_weight: float | None = None,
+        self_normalize: bool = False,
+        defensive_coef: float = 0.0,
+        min_ess: float | None = None,
+        n_reused_batches: int = 0,
+        n_episodes: int | None = None,
+        returns: Returns = "gae",
+        baseline: str | Baseline = "value",
+        discount_gradient: bool = False,
+        loss_reduction: LossReduction = "step",
+        incomplete_episodes: IncompleteEpisodes = "bootstrap",
+        bootstrap_truncated: bool = True,
+        n_value_updates: int = 10,
+        value_learning_rate: float | Schedule | None = 3e-3,
+        micro_batch_size: int | None = None,
+        log_gradient_variance: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            normalize_advantage=normalize_advantage,
+            n_episodes=n_episodes,
+            returns=returns,
+            baseline=baseline,
+            discount_gradient=discount_gradient,
+            loss_reduction=loss_reduction,
+            incomplete_episodes=incomplete_episodes,
+            bootstrap_truncated=bootstrap_truncated,
+            n_value_updates=n_value_updates,
+            value_learning_rate=value_learning_rate,
+            micro_batch_size=micro_batch_size,
+            log_gradient_variance=log_gradient_variance,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.clip_range = clip_range
+        self.clip_range_vf = clip_range_vf
+        self.target_kl = target_kl
+        self.kl_constraint: KLConstraint = kl_constraint
+        self.kl_coef = kl_coef
+        self.importance: Importance = importance
+        self.max_weight = max_weight
+        self.self_normalize = self_normalize
+        self.defensive_coef = defensive_coef
+        self.min_ess = min_ess
+        self.n_reused_batches = n_reused_batches
+        #: The batches that are used again.
+        self.replay_buffer = BatchHistory(0)
+        self._frozen: ActorCriticPolicy | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    # --- setting up ------------------------------------------------------------------------------------------------
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.replay_buffer = BatchHistory(self.n_reused_batches)
+        self._frozen = None
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        check_epochs(self.n_epochs, self.batch_size, self.normalize_advantage)
+        # RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
+        is_unused = callable(self.clip_range) and self.clip_range(1.0) == 0
+        check_importance(
+            self.importance,
+            self.returns,
+            self.incomplete_episodes,
+            self.max_weight,
+            self.self_normalize,
+            self.defensive_coef,
+            None if is_unused else self.clip_range,
+            self.min_ess,
+            self.n_reused_batches,
+        )
+        is_joint = self.uses_critic and self.value_learning_rate is None
+        check_joint_critic(is_joint, self.clip_range_vf, self.n_reused_batches)
+        check_trust_region(self.target_kl, self.kl_constraint, self.kl_coef)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "replay_buffer", "_frozen"]
+
+    def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+        """Write the batches that are used again to a file: a model saved with it goes on as if it had never stopped.
+
+        :param path: as for SB3's off-policy algorithms; the file is there in one piece, or not at all
+        """
+        save_history(path, self.replay_buffer, self.verbose)
+
+    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
+        """Read what :meth:`save_replay_buffer` wrote. More than ``n_reused_batches`` of them are not kept.
+
+        :param truncate_last_traj: SB3's, without a meaning here: batches hold what was collected, cut or whole
+        :raises ValueError: for a file that holds something else, or the batches of another network
+        """
+        self.replay_buffer = load_history(path, self.policy, self.n_reused_batches, self.verbose)
+
+    # --- learning --------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Up to ``n_epochs`` passes over the rollout and the batches kept; none if there is nothing to learn from."""
+        self._update_schedules()
+        batch = self.rollout_buffer.batch
+        if batch is None:
+            self._no_episode()
+            return
+        update = self._begin_update(batch)
+        statistics = self._statistics_before(update, batch)
+        value_loss = {} if self.value_optimizer is None else {"value_loss": self._fit_critic(batch)}
+
+        self.policy.set_training_mode(True)
+        steps: list[Step] = []
+        n_epochs = 0
+        goes_on = True
+        while goes_on and n_epochs < self.n_epochs:
+            n_steps_before = len(steps)
+            for part in minibatches(update.sample.batch, self.batch_size, update.weighting.whole_episodes):
+                step = self._take_step(update, part, is_first=not steps)
+                if step is not None:
+                    steps.append(step)
+                goes_on = step is not None and step.within_bound
+                if not goes_on:
+                    break
+            n_epochs += len(steps) > n_steps_before
+        self._n_updates += n_epochs
+        self._end_update(update, statistics | mean_of(steps) | value_loss | {"epochs": n_epochs})
+
+    def _begin_update(self, batch: EpisodeBatch) -> Update:
+        """Freeze the policy as it is, and join the past batches with the newest."""
+        if self._frozen is None:
+            self._frozen = frozen_copy(self.policy)
+        else:
+            self._frozen.load_state_dict(self.policy.state_dict())
+        weighting = Weighting(
+            self.importance,
+            self.gamma,
+            # PPO's objective bounds the ratio to the policy of now; this one is of the steps that older ones sampled
+            max_weight=MAX_CARRIED_WEIGHT if self.clip_range is not None else self.max_weight or math.inf,
+            defensive_coef=self.defensive_coef,
+            self_normalize=self.self_normalize,
+            normalize_advantage=self.normalize_advantage,
+            discount=self.gamma if self.discount_gradient else None,
+        )
+        log_prob = current_log_prob(self.policy, batch, self.micro_batch_size)
+        sample = self.replay_buffer.sample(batch, log_prob, self._frozen, weighting, self.micro_batch_size)
+        divergence = Divergence(self._frozen, self.policy, sample.batch, self.micro_batch_size)
+        region = TrustRegion(self.target_kl, self.kl_constraint, self.kl_coef, divergence, whole_batch(batch))
+        return Update(sample, weighting, region, self._loss_divisor(batch, sample.batch))
+
+    def _statistics_before(self, update: Update, batch: EpisodeBatch) -> dict[str, float]:
+        statistics = batch_statistics(batch, self.uses_critic)
+        if self.log_gradient_variance:
+            everything = whole_batch(update.sample.batch)
+            weights = update.credit(everything, update.sample.log_prob)
+            statistics["gradient_snr"] = batch_snr(self.policy, update.sample.batch, weights)
+        return statistics
+
+    def _take_step(self, update: Update, part: Minibatch, is_first: bool) -> Step | None:
+        """One gradient step on a part of the sample; None, and no step, where the policy has gone far enough."""
+        batch, size = update.sample.batch, self.micro_batch_size
+        in_pieces = size is not None and part.n_rows > size
+        # Weights that look at other rows than their own need all log-probs before the first piece's backward pass
+        known = evaluate(self.policy, batch, part, size) if in_pieces or self.min_ess is not None else None
+        if not is_first and (update.region.must_stop(part) or self._has_low_ess(update, part, known)):
+            return None
+        self.policy.optimizer.zero_grad()
+        objective = Objective(
+            self._policy_loss(update, part, known),
+            update.divisor * part.share,
+            self._ent_coef_now,
+            self._joint_vf_coef,
+            self._now(self.clip_range_vf),
+            update.region.penalty,
+        )
+        losses = accumulate_gradient(self.policy, batch, part, objective, size)
+        grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
+        return Step(losses, grad_norm, within_bound=update.region.step(self.policy.optimizer))
+
+    def _has_low_ess(self, update: Update, part: Minibatch, log_prob: th.Tensor | None) -> bool:
+        if self.min_ess is None or log_prob is None:
+            return False
+        return effective_sample_size(update.weights(part, log_prob), all_sum).item() < self.min_ess
+
+    def _policy_loss(
+        self, update: Update, part: Minibatch, known: th.Tensor | None
+    ) -> Callable[[th.Tensor, slice], th.Tensor]:
+        """From the log-probs of some rows of the part, and where they are in it, to their share of the loss.
+
+        :param known: ``(n_rows,)`` the log-probs of the whole part, None if they come in one piece
+        """
+        divisor = update.divisor * part.share
+        clip_range = self._now(self.clip_range)
+        if clip_range is not None:
+            start = update.sample.log_prob[part.rows]
+            worth = update.credit(part, start)
+            return lambda log_prob, where: (
+                -clipped_surrogate(log_ratio(log_prob, start[where]), worth[where], clip_range, divisor)
+            )
+        credit = None if known is None else update.credit(part, known)
+
+        def policy_loss(log_prob: th.Tensor, where: slice) -> th.Tensor:
+            weights = update.credit(part, log_prob.detach()) if credit is None else credit[where]
+            return -score_function_surrogate(log_prob, weights, divisor)
+
+        return policy_loss
+
+    def _now(self, schedule: float | Schedule | None) -> float | None:
+        """What a schedule says at the progress made."""
+        return None if schedule is None else FloatSchedule(schedule)(self._current_progress_remaining)
+
+    def _end_update(self, update: Update, statistics: dict[str, float]) -> None:
+        """Measure how far the update went, and log it."""
+        sample, everything = update.sample, whole_batch(update.sample.batch)
+        self.policy.set_training_mode(False)
+        log_prob = evaluate(self.policy, sample.batch, everything, self.micro_batch_size)
+        weights = update.weights(everything, log_prob)
+        clip_range = self._now(self.clip_range)
+        if clip_range is not None:
+            statistics["clip_range"] = clip_range
+            is_clipped = (log_prob - sample.log_prob).expm1().abs() > clip_range
+        else:
+            is_clipped = weights >= update.weighting.max_weight
+        if weights.max().log().item() > overflow_limit(weights.dtype) - 1e-3:
+            self._warn_once(
+                f"An importance weight overflowed and was truncated at {weights.max().item():.1e}: few steps make the "
+                "estimate. Set max_weight, lower the learning rate, or write importance='timestep'."
+            )
+        kl = update.region.measure()
+        self.kl_coef = update.region.adapted_coef(kl)
+        self._record(statistics | weight_statistics(weights, is_clipped) | {"approx_kl": kl, "kl_coef": self.kl_coef})
+
+    @property
+    def _logged(self) -> list[str]:
+        keys = [*super()._logged, "approx_kl", "epochs"]
+        keys += ["kl_coef"] if self.kl_constraint == "penalty" else []
+        return keys + (["clip_range"] if self.clip_range is not None else [])

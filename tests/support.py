@@ -15,13 +15,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_pg import REINFORCE, VanillaPG
+from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.common.type_aliases import EpisodeBatch
 from tests.probes import DiaryEnv
 
 #: Every test of this list's users holds for every algorithm in it.
-ALGORITHMS: list[type[PolicyGradientAlgorithm]] = [REINFORCE, VanillaPG]
+ALGORITHMS: list[type[PolicyGradientAlgorithm]] = [REINFORCE, VanillaPG, OffPolicyISPG]
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 #: Whole episodes and no critic, whatever an algorithm's own defaults are.

@@ -111,10 +111,8 @@ def segment_cumulative_sum(values: th.Tensor, episodes: EpisodeIndex) -> th.Tens
     :return: ``(n_rows,)`` y
     """
     check_rows("values", values, episodes.n_rows)
-    # In double precision: what came before the episode in the batch has to cancel.
-    sums = values.double().cumsum(0)
-    before = (sums - values)[episodes.first_row]
-    return (sums - before[episodes.episode]).to(values.dtype)
+    backwards = EpisodeIndex.from_lengths(episodes.lengths.flip(0))
+    return discounted_suffix_sum(values.flip(0), backwards, 1.0).flip(0)
 
 
 def discounted_suffix_sum(values: th.Tensor, episodes: EpisodeIndex, discount: float) -> th.Tensor:

@@ -52,13 +52,11 @@ def path_log_ratio(log_ratios: th.Tensor, episodes: EpisodeIndex | None, importa
     :param episodes: may be None where the level looks at single rows
     :return: ``(n_rows,)``
     """
+    _check_level(importance)
     if importance == "none":
         return th.zeros_like(log_ratios)
     if importance == "timestep":
         return log_ratios
-    if importance not in EPISODE_LEVELS:
-        valid = "'timestep', 'per_decision', 'trajectory' or 'none'"
-        raise ValueError(f"importance must be {valid}, got {importance!r}")
     if episodes is None:
         raise ValueError(f"importance={importance!r} multiplies over whole episodes: give their EpisodeIndex")
     if importance == "trajectory":
@@ -66,13 +64,19 @@ def path_log_ratio(log_ratios: th.Tensor, episodes: EpisodeIndex | None, importa
     return segment_cumulative_sum(log_ratios, episodes)
 
 
+def _check_level(importance: str) -> None:
+    levels = ("timestep", *EPISODE_LEVELS, "none")
+    if importance not in levels:
+        raise ValueError(f"importance must be one of {', '.join(map(repr, levels))}, got {importance!r}")
+
+
 def log_mixture(path_log_ratios: th.Tensor, shares: th.Tensor) -> th.Tensor:
     """Log of what the balance heuristic divides by: log sum_k share_k q_k, relative to the row's own behaviour q.
 
     With w = (p / q) / (sum_k share_k q_k / q) = p / sum_k share_k q_k a sample of any of the behaviour policies has
-    the weight that it would have as a sample of their mixture, which is never above 1 / share of its own (Veach &
-    Guibas 1995, "Optimally combining sampling techniques for Monte Carlo rendering"; for policy gradients Metelli
-    et al. 2020, "Importance sampling techniques for policy optimization").
+    the weight that it would have as a sample of their mixture: at most (p / q) / (the share of its own policy), and
+    at most 1 / share_k where p is q_k (Veach & Guibas 1995, "Optimally combining sampling techniques for Monte Carlo
+    rendering"; for policy gradients Metelli et al. 2020, "Importance sampling techniques for policy optimization").
 
     :param path_log_ratios: ``(n_rows, n_policies)`` log q_k - log q, along the same path as the weights
     :param shares: ``(n_policies,)`` the share of the sample that each policy has drawn; they sum to 1
@@ -95,11 +99,11 @@ def importance_weights(log_weights: th.Tensor, max_weight: float = math.inf, def
     """w = exp(log_weights), tamed in one of two ways if asked for, and never above :func:`overflow_limit`.
 
     :param log_weights: ``(n_rows,)`` log p - log q
-    :param max_weight: c of min(w, c): biased towards the behaviour's value, of bounded variance (Ionides 2008,
-        "Truncated importance sampling").
+    :param max_weight: c of min(w, c): of bounded variance, and biased by what is cut off (Ionides 2008, "Truncated
+        importance sampling").
     :param defensive_coef: alpha of p / ((1 - alpha) q + alpha p), which is never above 1 / alpha (Hesterberg 1995,
-        "Weighted average importance sampling and defensive mixture distributions"). The sample being q's alone, it
-        is biased as truncation is.
+        "Weighted average importance sampling and defensive mixture distributions"). Where the sample is q's alone
+        it is biased too.
     :return: ``(n_rows,)``, finite
     """
     if not max_weight > 0:
@@ -121,9 +125,13 @@ def self_normalized(
     episodes' weights up to t, an ended one keeping its last (``"per_decision"``; Thomas & Brunskill 2016,
     "Data-efficient off-policy policy evaluation for reinforcement learning", section 4).
 
+    Over several workers ``"per_decision"`` adds its sums up step by step: the longest episode must be as long on each.
+
     :param weights: ``(n_rows,)``
     :return: ``(n_rows,)``; 0 where the mean is
     """
+    _check_level(importance)
+    check_rows("weights", weights, weights.numel() if episodes is None else episodes.n_rows)
     if importance not in EPISODE_LEVELS:
         mean = all_sum(weights.sum()) / all_sum(weights.new_tensor(float(weights.numel())))
     elif episodes is None:
@@ -161,9 +169,9 @@ def effective_sample_size(weights: th.Tensor, all_sum: AllSum = alone) -> th.Ten
     :param weights: ``(n,)``, not negative
     :return: scalar in (0, 1]; 0 where every weight is 0
     """
-    total, squares = all_sum(weights.sum()), all_sum((weights**2).sum())
-    n = all_sum(weights.new_tensor(float(weights.numel())))
-    return th.where(squares > 0, total * (total / squares) / n, 0.0)
+    total, n = all_sum(weights.sum()), all_sum(weights.new_tensor(float(weights.numel())))
+    shares = weights / total  # whose squares neither overflow nor vanish
+    return th.where(total > 0, 1 / (n * all_sum((shares**2).sum())), 0.0)
 
 
 def kl_estimate(log_ratios: th.Tensor) -> th.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch as th
 
 from sb3_pg.estimators.episodes import check_rows
+from sb3_pg.estimators.importance import importance_weights
 
 
 def score_function_surrogate(log_prob: th.Tensor, weights: th.Tensor, divisor: th.Tensor | float) -> th.Tensor:
@@ -47,5 +48,7 @@ def clipped_surrogate(
     check_rows("weights", weights, len(log_ratios))
     if not clip_range > 0:
         raise ValueError(f"clip_range must be a number > 0, got {clip_range}")
-    ratios, weights = log_ratios.exp(), weights.detach()
+    # exp with its gradient, but finite where exp is not
+    ratios = importance_weights(log_ratios.detach()) * (1 + log_ratios - log_ratios.detach())
+    weights = weights.detach()
     return th.min(weights * ratios, weights * ratios.clamp(1 - clip_range, 1 + clip_range)).sum() / divisor

@@ -5,6 +5,8 @@ Quadratic, and too simple to be wrong; ``test_properties.py`` holds the tensor v
 
 from __future__ import annotations
 
+import math
+
 Ragged = list[list[float]]
 
 
@@ -67,3 +69,44 @@ def optimal_constant(returns: Ragged, score_sq_norms: list[float]) -> float:
     """b = sum_i |S_i|^2 G_i / sum_i |S_i|^2"""
     weighted = sum(norm * episode[0] for norm, episode in zip(score_sq_norms, returns, strict=True))
     return weighted / sum(score_sq_norms)
+
+
+def cumulative_sum(values: Ragged) -> Ragged:
+    """y[i,t] = x[i,0] + ... + x[i,t]"""
+    return [[sum(episode[: t + 1]) for t in range(len(episode))] for episode in values]
+
+
+def path_weights(log_ratios: Ragged, importance: str) -> Ragged:
+    """The product of the ratios of each level"""
+
+    def weight(episode: list[float], t: int) -> float:
+        return {
+            "timestep": math.exp(episode[t]),
+            "per_decision": math.prod(math.exp(x) for x in episode[: t + 1]),
+            "trajectory": math.prod(math.exp(x) for x in episode),
+            "none": 1.0,
+        }[importance]
+
+    return [[weight(episode, t) for t in range(len(episode))] for episode in log_ratios]
+
+
+def self_normalized(weights: Ragged, importance: str) -> Ragged:
+    """w[i,t] over the mean of the rows, of the episodes, or of the episodes' weights up to step t"""
+
+    def divisor(t: int) -> float:
+        return {
+            "timestep": mean([w for episode in weights for w in episode]),
+            "none": mean([w for episode in weights for w in episode]),
+            "trajectory": mean([episode[0] for episode in weights]),
+            "per_decision": mean([episode[min(t, len(episode) - 1)] for episode in weights]),
+        }[importance]
+
+    return [[w / divisor(t) for t, w in enumerate(episode)] for episode in weights]
+
+
+def per_decision_credit(weights: Ragged, rewards: Ragged, baselines: Ragged, gamma: float) -> Ragged:
+    """C[i,u] = sum_{t >= u} gamma^(t-u) w[i,t] r[i,t] - w[i,u] b[i,u]"""
+    return [
+        [sum(gamma ** (t - u) * w[t] * r[t] for t in range(u, len(w))) - w[u] * b[u] for u in range(len(w))]
+        for w, r, b in zip(weights, rewards, baselines, strict=True)
+    ]

@@ -7,7 +7,6 @@ shown to be off by far more than that. The tests are also the checks of ``test_m
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch as th
@@ -301,56 +300,6 @@ def test_only_a_divisor_that_does_not_know_the_lengths_keeps_the_direction(mdp: 
     assert direction_error(enumeration.expected_gradient(weights_of, n_episodes, "step"), exact) > 0.03
 
 
-# Importance weights
-
-
-@pytest.mark.parametrize("through_the_ratio", [False, True])
-def test_timestep_weights_follow_the_surrogate_of_trpo(through_the_ratio: bool) -> None:
-    """E = grad of E_{s ~ d_old} E_{a ~ pi_theta}[Q_old], away from theta_old, whether rho is a weight on the score or
-    is differentiated itself (grad rho = rho grad log pi); and that is not grad J(theta)."""
-    behaviour, theta = logits(ONE), other_logits(ONE)
-    enumeration = Enumeration(ONE, behaviour, theta)
-    batch = enumeration.whole()
-    ratio = est.timestep_weights(batch.log_prob, batch.behaviour_log_prob)
-    worth = enumeration.probability[batch.episodes.episode] * weights("reward_to_go", 1.0)(batch)
-    surrogate = est.score_function_surrogate(batch.log_prob, ratio * worth, 1.0)
-    estimate = enumeration.gradient((ratio * worth).sum() if through_the_ratio else surrogate)
-    assert_exact(estimate, policy_gradient_terms(ONE, behaviour, 1.0, theta).sum(0))
-    assert relative_error(estimate, ONE.objective_gradient(theta, 1.0)) > 0.05
-
-
-def test_timestep_weights_change_nothing_where_the_policies_are_the_same() -> None:
-    """At theta_old every rho is 1 and the estimate is the policy gradient."""
-    enumeration, worth = Enumeration(ONE, logits(ONE)), weights("reward_to_go", 1.0)
-    estimate = enumeration.expected_gradient(
-        lambda batch: est.timestep_weights(batch.log_prob, batch.behaviour_log_prob) * worth(batch)
-    )
-    assert_exact(estimate, ONE.objective_gradient(logits(ONE), 1.0))
-
-
-def test_trajectory_weights_are_unbiased_where_timestep_weights_are_not() -> None:
-    """The product of the ratios of an episode on its total return: E = grad J(theta), away from theta_old."""
-    theta = other_logits(ONE)
-
-    def of(batch: Batch) -> th.Tensor:
-        new, old = (est.segment_sum(part, batch.episodes) for part in (batch.log_prob, batch.behaviour_log_prob))
-        return est.timestep_weights(new, old)[batch.episodes.episode] * weights("total", 0.9)(batch)
-
-    estimate = Enumeration(ONE, logits(ONE), theta).expected_gradient(of)
-    assert_exact(estimate, ONE.objective_gradient(theta, 0.9))
-
-
-@pytest.mark.parametrize("repeats", [1, 2, 3])
-def test_effective_sample_size_falls_geometrically_with_the_length(repeats: int) -> None:
-    """A bandit played T times, sampled uniformly: E[W^2] = (sum pi'^2 / pi)^T, and the ESS is its inverse."""
-    target = th.tensor([0.5, 0.3, 0.2], dtype=th.float64)
-    actions = th.tensor(list(itertools.product(range(3), repeat=repeats)))
-    log_prob = target.log()[actions].sum(-1)
-    product = est.timestep_weights(log_prob, th.full_like(log_prob, -repeats * math.log(3)))
-    expected = (target.square() * 3).sum() ** -repeats
-    assert_exact(est.effective_sample_size(product), expected)
-
-
 # The surrogate
 
 
@@ -366,7 +315,7 @@ def test_the_log_prob_of_an_action_is_the_joint_one() -> None:
     actions = th.tensor(list(itertools.product([0.0, 1.0], repeat=2)), dtype=th.float64)
     rewards = th.tensor([1.0, -2.0, 0.5, 3.0], dtype=th.float64)
     old, new = (th.distributions.Bernoulli(logits=one).log_prob(actions) for one in (behaviour, theta))
-    ratio = est.timestep_weights(joint_log_prob(new), joint_log_prob(old))
+    ratio = est.importance_weights(est.log_ratio(joint_log_prob(new), joint_log_prob(old)))
     probability = old.sum(-1).exp()
     surrogate = est.score_function_surrogate(joint_log_prob(new), probability * ratio * rewards, 1.0)
     (estimate,) = th.autograd.grad(surrogate, theta, retain_graph=True)

@@ -198,25 +198,177 @@ def test_the_weights_are_constants_of_the_surrogate() -> None:
 # Importance weights
 
 
+LEVELS: list[est.Importance] = ["timestep", "per_decision", "trajectory", "none"]
+
+
+def weights_of(log_ratios: th.Tensor, episodes: est.EpisodeIndex, importance: est.Importance) -> th.Tensor:
+    return est.importance_weights(est.path_log_ratio(log_ratios, episodes, importance))
+
+
 def test_ratios_go_through_log_space() -> None:
-    """0.6 / 0.3 = 2; 50 steps of 1.08 make 46.9, of 0.95 make 0.077."""
-    assert_values(est.timestep_weights(vector([0.6]).log(), vector([0.3]).log()), [2])
-    behaviour = th.full((100,), 0.5, dtype=th.float64)
-    ratio = vector([1.08] * 50 + [0.95] * 50)
-    new, old = (est.segment_sum(p.log(), index(50, 50)) for p in (behaviour * ratio, behaviour))
-    weights = est.timestep_weights(new, old)
-    assert_values(weights[:1], [46.9], 0.05)
-    assert_values(weights[1:], [0.077], 0.0005)
-    assert_values(est.timestep_weights(vector([-2000.0]), vector([-2000.0 - math.log(2)])), [2], 1e-9)
+    """0.6 / 0.3 = 2, also of probabilities that no float holds; 50 steps of 1.08 make 46.9, of 0.95 make 0.077."""
+    log_ratios = est.log_ratio(vector([math.log(0.6), -2000.0]), vector([math.log(0.3), -2000.0 - math.log(2)]))
+    assert_values(weights_of(log_ratios, index(1, 1), "timestep"), [2, 2], 1e-9)
+    behaviour, ratio = th.full((100,), 0.5, dtype=th.float64), vector([1.08] * 50 + [0.95] * 50)
+    log_ratios = est.log_ratio((behaviour * ratio).log(), behaviour.log())
+    weights = weights_of(log_ratios, index(50, 50), "trajectory")
+    assert_values(weights[:50], [46.9] * 50, 0.05)
+    assert_values(weights[50:], [0.077] * 50, 0.0005)
+
+
+@pytest.mark.parametrize(
+    ("importance", "expected"),
+    [
+        ("timestep", [2, 0.5, 3, 5, 4, 1]),
+        ("per_decision", [2, 1, 3, 5, 20, 20]),
+        ("trajectory", [3, 3, 3, 20, 20, 20]),
+        ("none", [1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_the_products_of_each_level(importance: est.Importance, expected: list[float]) -> None:
+    """Episodes of the ratios 2, 1/2, 3 and 5, 4, 1."""
+    log_ratios = vector([2, 0.5, 3, 5, 4, 1]).log()
+    assert_values(weights_of(log_ratios, index(3, 3), importance), expected, 1e-12)
+
+
+def test_a_running_sum_does_not_leak_into_the_next_episode() -> None:
+    """Nor does a huge or an infinite one: episodes [1, 2, 4], [x], [8, 16] side by side."""
+    for x in (1e9, -3.4e38, -math.inf):
+        values, episodes = vector([1, 2, 4, x, 8, 16]), index(3, 1, 2)
+        assert_values(est.segment_cumulative_sum(values, episodes), [1, 3, 7, x, 8, 24])
+        assert est.segment_cumulative_sum(values.float(), episodes).tolist() == [1, 3, 7, float(th.tensor(x)), 8, 24]
+
+
+def test_a_long_episode_of_unlikely_actions_has_its_weight_in_single_precision() -> None:
+    """5,000 steps whose log-prob is -1000 each under both policies but for one of the steps, where it is -999 + log 2
+    against -999: the weight is 2, from that step on or over the whole path."""
+    behaviour = th.full((5000,), -1000.0)
+    behaviour[3000] = -999.0
+    log_prob = behaviour.clone()
+    log_prob[3000] += math.log(2)
+    log_ratios = est.log_ratio(log_prob, behaviour)
+    assert_values(weights_of(log_ratios, index(5000), "trajectory"), [2.0] * 5000, 1e-4)
+    expected = [1.0] * 3000 + [2.0] * 2000
+    assert_values(weights_of(log_ratios, index(5000), "per_decision"), expected, 1e-4)
 
 
 def test_truncated_weights() -> None:
-    """min(rho, c): 2 -> 1.5, 0.5 stays; a ratio beyond every float is c, and no limit leaves it infinite."""
-    log_prob, behaviour = vector([0.6, 0.2]).log(), vector([0.3, 0.4]).log()
-    assert_values(est.timestep_weights(log_prob, behaviour, 1.5), [1.5, 0.5])
-    assert_values(est.timestep_weights(log_prob, behaviour), [2, 0.5])
-    assert_values(est.timestep_weights(vector([0.0]), vector([-1e6]), 5.0), [5])
-    assert_values(est.timestep_weights(vector([0.0]), vector([-1e6])), [math.inf])
+    """min(rho, c): 2 -> 1.5, 0.5 stays; a ratio beyond every float is c, or the largest weight that is used."""
+    log_ratios = vector([2, 0.5]).log()
+    assert_values(est.importance_weights(log_ratios, 1.5), [1.5, 0.5])
+    assert_values(est.importance_weights(log_ratios), [2, 0.5])
+    assert_values(est.importance_weights(vector([1e6]), 5.0), [5])
+    assert_values(est.importance_weights(vector([1e6])).log(), [est.overflow_limit(th.float64)], 1e-9)
+    assert_values(est.importance_weights(vector([-1e6, -math.inf])), [0, 0])
+
+
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+def test_no_weight_overflows(dtype: th.dtype) -> None:
+    """100,000 weights of exp(1e6), or of exp(inf): they, the sum of their squares and all that is made of them are
+    finite, and the sample size that they are worth is the whole; with one of them among ones it is that one."""
+    for log_weight in (1e6, math.inf):
+        weights = est.importance_weights(th.full((100_000,), log_weight, dtype=dtype))
+        assert weights.dtype == dtype
+        assert bool(weights.isfinite().all())
+        assert bool(weights.square().sum().isfinite())
+        assert float(est.effective_sample_size(weights)) == pytest.approx(1, abs=1e-3)
+        assert_values(est.self_normalized(weights, None, "timestep"), [1.0] * 100_000, 1e-3)
+        weights[1:] = 1.0
+        assert float(est.effective_sample_size(weights)) == pytest.approx(1e-5, rel=1e-4)
+
+
+def test_the_sample_size_of_small_weights() -> None:
+    """Four equal weights are worth four, though their squares vanish in single precision."""
+    weights = est.importance_weights(th.full((4,), -60.0))
+    assert float(est.effective_sample_size(weights)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("advantage", "value", "slope"), [(1.0, 1.2, 0.0), (0.0, 0.0, 0.0), (-1.0, None, None)])
+def test_a_clipped_ratio_that_overflows(advantage: float, value: float | None, slope: float | None) -> None:
+    """log rho = 100 in single precision: clipped where the advantage is positive; where it is negative the ratio is
+    truncated at what a float can hold, and goes on pushing."""
+    log_ratios = th.tensor([100.0], requires_grad=True)
+    surrogate = est.clipped_surrogate(log_ratios, th.tensor([advantage]), 0.2, 1.0)
+    (gradient,) = th.autograd.grad(surrogate, log_ratios)
+    limit = -math.exp(est.overflow_limit(th.float32))
+    assert float(surrogate.detach()) == pytest.approx(limit if value is None else value, rel=1e-5)
+    assert float(gradient) == pytest.approx(limit if slope is None else slope, rel=1e-5)
+
+
+def test_defensive_weights_by_hand() -> None:
+    """p / (0.75 q + 0.25 p): 2 / (0.75 + 0.5), 0.5 / (0.75 + 0.125), at most 4, at least 0; and truncated after it."""
+    log_ratios = vector([math.log(2), math.log(0.5), 0, 1e6, math.inf, -1e6])
+    assert_values(est.importance_weights(log_ratios, defensive_coef=0.25), [1.6, 4 / 7, 1, 4, 4, 0])
+    assert_values(est.importance_weights(log_ratios, 1.5, 0.25), [1.5, 4 / 7, 1, 1.5, 1.5, 0])
+
+
+def test_log_mixture_by_hand() -> None:
+    """Shares 1/4 and 3/4 of 1 and 5: 4; of 1 and 1: 1; a policy that drew nothing does not count."""
+    path_log_ratios = th.tensor([[1, 5], [1, 1], [math.e, 0]], dtype=th.float64).log()
+    assert_values(est.log_mixture(path_log_ratios, vector([0.25, 0.75])).exp(), [4, 1, math.e / 4])
+    assert_values(est.log_mixture(path_log_ratios, vector([1, 0])).exp(), [1, 1, math.e])
+    assert_values(
+        est.log_mixture(path_log_ratios + 1e4, vector([0.25, 0.75])) - 1e4, [math.log(4), 0, 1 - math.log(4)], 1e-9
+    )
+    assert est.log_mixture(path_log_ratios.float(), vector([0.25, 0.75])).dtype == th.float32
+
+
+@pytest.mark.parametrize(
+    ("importance", "weights", "expected"),
+    [
+        ("timestep", [1, 2, 4, 3], [0.4, 0.8, 1.6, 1.2]),
+        ("trajectory", [4, 4, 4, 3], [8 / 7, 8 / 7, 8 / 7, 6 / 7]),
+        # step 1: (2 + 3) / 2, step 2: (4 + 3) / 2, the second episode having ended with a weight of 3
+        ("per_decision", [1, 2, 4, 3], [0.5, 0.8, 8 / 7, 1.5]),
+        ("none", [1, 1, 1, 1], [1, 1, 1, 1]),
+        ("timestep", [0, 0, 0, 0], [0, 0, 0, 0]),
+        ("trajectory", [0, 0, 0, 0], [0, 0, 0, 0]),
+        ("per_decision", [1, 0, 0, 0], [2, 0, 0, 0]),
+    ],
+)
+def test_self_normalised_weights_of_ragged_episodes(
+    importance: est.Importance, weights: list[float], expected: list[float]
+) -> None:
+    """Episodes of 3 steps and of 1."""
+    assert_values(est.self_normalized(vector(weights), index(3, 1), importance), expected)
+
+
+def test_per_decision_credit_by_hand() -> None:
+    """Weights 2, 3 and 5, rewards 1, 10 and 100, baselines 7, 4 and 1, gamma 1/2; episodes of 2 steps and of 1."""
+    credit = est.per_decision_credit(vector([2, 3, 5]), vector([1, 10, 100]), vector([7, 4, 1]), index(2, 1), 0.5)
+    assert_values(credit, [2 + 15 - 14, 30 - 12, 500 - 5])
+
+
+@pytest.mark.parametrize("advantage", [-2.0, 0.0, 2.0])
+@pytest.mark.parametrize("ratio", [0.5, 0.79, 0.81, 1.0, 1.19, 1.21, 3.0])
+def test_clipped_surrogate_of_one_row(ratio: float, advantage: float) -> None:
+    """Value and gradient at a range of 0.2: rho A and rho A score, unless rho is past the side to which A pushes it:
+    then the value is that of the side and the gradient 0. A < 0 stops no rho above 1.2, A > 0 none below 0.8."""
+    log_ratio = vector([math.log(ratio)]).requires_grad_()
+    surrogate = est.clipped_surrogate(log_ratio, vector([advantage]), 0.2, 1.0)
+    clipped = (advantage > 0 and ratio > 1.2) or (advantage < 0 and ratio < 0.8)
+    side = 1.2 if ratio > 1 else 0.8
+    assert_values(surrogate.detach(), (side if clipped else ratio) * advantage)
+    (gradient,) = th.autograd.grad(surrogate, log_ratio)
+    assert_values(gradient, [0.0 if clipped else ratio * advantage])
+    unclipped = est.clipped_surrogate(log_ratio, vector([advantage]), 1e6, 1.0)
+    assert th.autograd.grad(unclipped, log_ratio)[0].tolist() == [float(log_ratio.detach().exp()) * advantage]
+
+
+def test_clipped_surrogate_of_a_batch() -> None:
+    """(2 * 1 + 1.2 * 3 - 3 * 1) / 4, the weights being constants made of the same parameters."""
+    log_ratios = vector([2, 3, 3]).log().requires_grad_()
+    weights = vector([1, 3, -1]) + 0 * log_ratios + (log_ratios - log_ratios.detach())
+    surrogate = est.clipped_surrogate(log_ratios, weights, 0.2, 4)
+    assert_values(surrogate.detach(), (1.2 + 3.6 - 3) / 4)
+    assert_values(th.autograd.grad(surrogate, log_ratios)[0], [0, 0, -0.75])
+
+
+def test_kl_estimate_by_hand() -> None:
+    """(2 - 1) - log 2, (1/2 - 1) + log 2, 0; and x^2 / 2 where rho is so close to 1 that rho - 1 - log rho cancels."""
+    estimates = est.kl_estimate(vector([2, 0.5, 1]).log())
+    assert_values(estimates, [1 - math.log(2), math.log(2) - 0.5, 0])
+    assert_values(est.kl_estimate(vector([1e-6, -1e-6])) * 1e12, [0.5, 0.5], 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +434,13 @@ ROW_ARGUMENTS: list[Argument] = [
     ("returns", lambda x: est.leave_one_out(x, EPISODES)),
     ("returns", lambda x: est.time_leave_one_out(x, EPISODES)),
     ("returns", lambda x: est.optimal_constant(x, EPISODES, SHORT)),
-    ("behaviour_log_prob", lambda x: est.timestep_weights(FLAT, x)),
+    ("behaviour_log_prob", lambda x: est.log_ratio(FLAT, x)),
+    ("values", lambda x: est.segment_cumulative_sum(x, EPISODES)),
+    ("values", lambda x: est.path_log_ratio(x, EPISODES, "per_decision")),
+    ("values", lambda x: est.path_log_ratio(x, EPISODES, "trajectory")),
+    ("rewards", lambda x: est.per_decision_credit(FLAT, x, FLAT, EPISODES, 0.9)),
+    ("baseline", lambda x: est.per_decision_credit(FLAT, FLAT, x, EPISODES, 0.9)),
+    ("weights", lambda x: est.clipped_surrogate(FLAT, x, 0.2, 1.0)),
     ("episode", lambda x: est.EpisodeIndex(th.tensor([2, 1]), x.long(), th.tensor([0, 1, 0]))),
     ("step", lambda x: est.EpisodeIndex(th.tensor([2, 1]), th.tensor([0, 0, 1]), x.long())),
 ]
@@ -321,7 +479,61 @@ def test_a_log_prob_for_each_action_dimension_is_refused() -> None:
 def test_a_log_prob_that_is_no_vector_has_no_ratio(shape: tuple[int, ...]) -> None:
     """Against (3,) each of these would broadcast: to (3, 3), (3, 3) and (3,)."""
     with pytest.raises(ValueError, match="log_prob must"):
-        est.timestep_weights(th.zeros(shape, dtype=th.float64), FLAT)
+        est.log_ratio(th.zeros(shape, dtype=th.float64), FLAT)
+    with pytest.raises(ValueError, match=r"^log_ratios must have shape \(n_rows,\), got \("):
+        est.clipped_surrogate(th.zeros(shape, dtype=th.float64), FLAT, 0.2, 1.0)
+
+
+@pytest.mark.parametrize("weights", [COLUMN, SHORT])
+def test_the_weights_of_a_credit_have_one_entry_a_row(weights: th.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"must have shape "):
+        est.per_decision_credit(weights, FLAT, FLAT, EPISODES, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_shares"), [((3,), (3,)), ((3, 2), (3,)), ((2, 3), (2,)), ((3, 2), (2, 1)), ((3, 2), ()), ((), ())]
+)
+def test_a_mixture_has_a_column_and_a_share_for_each_policy(shape: tuple[int, ...], n_shares: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^path_log_ratios must have shape \(n_rows, n_policies\) and shares \(n_pol"):
+        est.log_mixture(th.zeros(shape), th.ones(n_shares))
+
+
+def test_an_unknown_level_is_refused() -> None:
+    message = r"^importance must be one of 'timestep', 'per_decision', 'trajectory', 'none', got 'step'$"
+    for function in (est.path_log_ratio, est.self_normalized):
+        with pytest.raises(ValueError, match=message):
+            function(FLAT, EPISODES, "step")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("importance", LEVELS)
+def test_products_over_the_path_need_the_episodes(importance: est.Importance) -> None:
+    """Levels that look at single rows do not."""
+    functions = [est.path_log_ratio, est.self_normalized]
+    for function, verb in zip(functions, ["multiplies", "normalises"], strict=True):
+        if importance in est.EPISODE_LEVELS:
+            message = rf"^importance='{importance}' {verb} over whole episodes: give their EpisodeIndex$"
+            with pytest.raises(ValueError, match=message):
+                function(FLAT, None, importance)
+        else:
+            assert_values(function(FLAT, None, importance), function(FLAT, EPISODES, importance).tolist())
+
+
+@pytest.mark.parametrize("max_weight", [0.0, -1.0, math.nan])
+def test_a_limit_of_the_weights_is_positive(max_weight: float) -> None:
+    with pytest.raises(ValueError, match=rf"^max_weight must be a number > 0, got {max_weight}$"):
+        est.importance_weights(FLAT, max_weight)
+
+
+@pytest.mark.parametrize("defensive_coef", [-0.1, 1.0, 2.0, math.nan])
+def test_a_share_of_the_target_is_below_one(defensive_coef: float) -> None:
+    with pytest.raises(ValueError, match=rf"^defensive_coef must be a number in \[0, 1\), got {defensive_coef}$"):
+        est.importance_weights(FLAT, defensive_coef=defensive_coef)
+
+
+@pytest.mark.parametrize("clip_range", [0.0, -0.2, math.nan])
+def test_a_clip_range_is_positive(clip_range: float) -> None:
+    with pytest.raises(ValueError, match=rf"^clip_range must be a number > 0, got {clip_range}$"):
+        est.clipped_surrogate(FLAT, FLAT, clip_range, 1.0)
 
 
 @pytest.mark.parametrize("lengths", [th.tensor([2, 0]), th.tensor([-1, 4]), th.tensor([[2, 1]])])

@@ -22,6 +22,7 @@ Value = TypeVar("Value")
 
 UNIT = st.floats(0, 1) | st.sampled_from([0.0, 0.5, 0.99, 1.0])
 BASELINES = sorted(est.BATCH_BASELINES)
+LEVELS: list[est.Importance] = ["timestep", "per_decision", "trajectory", "none"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,36 @@ def test_optimal_constant_is_its_definition(dtype: th.dtype, relative: float, ba
     expected = reference.optimal_constant(batch.rows(batch.rewards), sq_norms.tolist())
     assert result.dtype == dtype
     assert_near(result, th.full((batch.episodes.n_rows,), expected, dtype=th.float64), relative)
+
+
+@pytest.mark.parametrize(("dtype", "relative"), [(th.float64, 1e-12), (th.float32, 2e-6)])
+@given(batch=batches())
+def test_cumulative_sums_are_their_definition(dtype: th.dtype, relative: float, batch: Ragged) -> None:
+    result = est.segment_cumulative_sum(batch.rewards.to(dtype), batch.episodes)
+    assert result.dtype == dtype
+    assert_near(result, flat(reference.cumulative_sum(batch.rows(batch.rewards))), relative)
+
+
+@pytest.mark.parametrize(("dtype", "relative"), [(th.float64, 1e-12), (th.float32, 1e-4)])
+@pytest.mark.parametrize("importance", LEVELS)
+@given(batch=batches(), gamma=UNIT)
+def test_importance_weights_are_their_definition(
+    importance: est.Importance, dtype: th.dtype, relative: float, batch: Ragged, gamma: float
+) -> None:
+    """The products of each level, self-normalised too, and the credit of rewards so weighted. Log-ratios of 0.3 at
+    most, so that a path of 17 keeps its digits."""
+    log_ratios = 0.3 * batch.values / batch.values.abs().max().clamp(min=1e-3)
+    literal = reference.path_weights(batch.rows(log_ratios), importance)
+    weights = est.importance_weights(est.path_log_ratio(log_ratios.to(dtype), batch.episodes, importance))
+    normalized = est.self_normalized(weights, batch.episodes, importance)
+    baseline = 0.5 * batch.rewards.flip(0)
+    credit = est.per_decision_credit(weights, batch.rewards.to(dtype), baseline.to(dtype), batch.episodes, gamma)
+    assert weights.dtype == normalized.dtype == credit.dtype == dtype
+    assert_near(weights, flat(literal), relative)
+    assert_near(normalized, flat(reference.self_normalized(literal, importance)), relative)
+    expected = flat(reference.per_decision_credit(literal, batch.rows(batch.rewards), batch.rows(baseline), gamma))
+    magnitude = max(1.0, float(flat(literal).max()) * float(batch.rewards.abs().sum()))
+    assert_near(credit / magnitude, expected / magnitude, relative)
 
 
 # Symmetries
@@ -281,6 +312,38 @@ def test_two_workers_share_the_baselines_of_a_step(
     assert_near(th.cat(results), est.BATCH_BASELINES[baseline](returns, whole))
 
 
+@pytest.mark.parametrize("importance", ["timestep", "trajectory", "none"])
+@given(batch=batches(min_episodes=2), data=st.data())
+def test_two_workers_normalise_their_weights_together(
+    importance: est.Importance, batch: Ragged, data: st.DataObject
+) -> None:
+    """w / mean(w) over both halves, and the ESS of the weights, however the episodes are shared out."""
+    first = data.draw(st.integers(1, batch.episodes.n_episodes - 1))
+    lengths = batch.episodes.lengths.split([first, batch.episodes.n_episodes - first])
+    halves = [est.EpisodeIndex.from_lengths(half) for half in lengths]
+    log_ratios = batch.values / batch.values.abs().max().clamp(min=1e-3)
+    weights = est.importance_weights(est.path_log_ratio(log_ratios, batch.episodes, importance))
+    parts = weights.split([half.n_rows for half in halves])
+    results = on_two_workers(lambda rank, all_sum: est.self_normalized(parts[rank], halves[rank], importance, all_sum))
+    whole = est.self_normalized(weights, batch.episodes, importance)
+    assert_near(th.cat(results), whole)
+    sizes = on_two_workers(lambda rank, all_sum: est.effective_sample_size(parts[rank], all_sum))
+    assert [float(size) for size in sizes] == pytest.approx([float(est.effective_sample_size(weights))] * 2)
+
+
+@given(lengths=st.tuples(*[st.lists(st.integers(1, 9), max_size=4)] * 2), seed=st.integers(0, 2**32 - 1))
+def test_two_workers_normalise_the_weights_of_a_step(lengths: tuple[list[int], list[int]], seed: int) -> None:
+    """ "per_decision", with the longest episode of the same length on both workers, as for the baselines of a step."""
+    halves = [est.EpisodeIndex.from_lengths(th.tensor([*half, 9])) for half in lengths]
+    whole = est.EpisodeIndex.from_lengths(th.cat([half.lengths for half in halves]))
+    weights = th.as_tensor(np.random.default_rng(seed).normal(size=whole.n_rows)).exp()
+    parts = weights.split([half.n_rows for half in halves])
+    results = on_two_workers(
+        lambda rank, all_sum: est.self_normalized(parts[rank], halves[rank], "per_decision", all_sum)
+    )
+    assert_near(th.cat(results), est.self_normalized(weights, whole, "per_decision"))
+
+
 # Weights
 
 
@@ -292,9 +355,25 @@ def test_weights_are_truncated_ratios_of_a_sane_sample_size(log_ratios: list[flo
     """min(exp(log ratio), c) whatever the log-probs themselves are; 1/n <= ESS <= 1, and 1 once all are truncated."""
     log_ratio = th.tensor(log_ratios, dtype=th.float64)
     behaviour = th.linspace(-30, 2, len(log_ratios), dtype=th.float64)
-    weights = est.timestep_weights(behaviour + log_ratio, behaviour, max_weight)
+    weights = est.importance_weights(est.log_ratio(behaviour + log_ratio, behaviour), max_weight)
     th.testing.assert_close(weights, log_ratio.exp().clamp(max=max_weight), rtol=1e-12, atol=0)
     ess = float(est.effective_sample_size(weights))
     assert 1 / len(log_ratios) - 1e-12 <= ess <= 1 + 1e-12
     if bool((log_ratio.exp() >= max_weight).all()):
         assert ess == pytest.approx(1)
+
+
+@given(log_ratios=st.lists(st.floats(-50, 50), min_size=1, max_size=20), alpha=st.sampled_from([1e-3, 0.3, 0.99]))
+def test_defensive_weights_are_bounded_and_keep_their_order(log_ratios: list[float], alpha: float) -> None:
+    """0 <= w <= 1 / alpha, nowhere further from 1 than the plain weight, rising with it."""
+    plain = th.tensor(sorted(log_ratios), dtype=th.float64)
+    weights = est.importance_weights(plain, defensive_coef=alpha)
+    assert bool(((weights >= 0) & (weights <= (1 + 1e-12) / alpha)).all())
+    assert bool((weights.log().abs() <= plain.abs() + 1e-9).all())
+    assert bool((weights.diff() >= -1e-12 / alpha).all())
+
+
+@pytest.mark.parametrize("dtype", [th.float64, th.float32])
+@given(log_ratios=st.lists(st.floats(-50, 50) | st.floats(-1e-3, 1e-3), min_size=1, max_size=50))
+def test_the_estimate_of_the_kl_divergence_is_never_negative(dtype: th.dtype, log_ratios: list[float]) -> None:
+    assert bool((est.kl_estimate(th.tensor(log_ratios, dtype=dtype)) >= 0).all())

@@ -48,11 +48,24 @@ def diary(n_envs: int = 1, **kwargs: Any) -> DummyVecEnv:
     return DummyVecEnv([partial(DiaryEnv, index=index, **kwargs) for index in range(n_envs)])
 
 
+#: What an algorithm has beyond the others' arguments, where its own defaults would have a say in a test.
+EXTRAS: dict[type[PolicyGradientAlgorithm], dict[str, Any]] = {
+    OffPolicyISPG: {"n_epochs": 2, "target_kl": None, "normalize_advantage": False}
+}
+
+
 def make(algorithm: type[PolicyGradientAlgorithm], env: Any, **kwargs: Any) -> PolicyGradientAlgorithm:
-    """A small model on the CPU; what is not given is :data:`MONTE_CARLO`."""
+    """A small model on the CPU; what is not given is :data:`MONTE_CARLO`, or of :data:`EXTRAS`."""
     policy = kwargs.pop("policy", "MlpPolicy")
     defaults: dict[str, Any] = {"n_steps": 16, "policy_kwargs": TINY, "seed": 0, "device": "cpu"}
-    return algorithm(policy, env, **defaults | MONTE_CARLO | kwargs)
+    return algorithm(policy, env, **defaults | MONTE_CARLO | EXTRAS.get(algorithm, {}) | kwargs)
+
+
+def n_updates(model: PolicyGradientAlgorithm) -> int:
+    """Iterations that changed the policy; ``train/n_updates`` counts epochs, as SB3's PPO does."""
+    updates, rest = divmod(model._n_updates, getattr(model, "n_epochs", 1))
+    assert rest == 0
+    return updates
 
 
 def snapshot(model: PolicyGradientAlgorithm) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import REINFORCE, ActorPolicy, EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.support import JOINT_CRITIC, diary, every_algorithm, make
+from tests.support import JOINT_CRITIC, diary, every_algorithm, make, n_updates
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
@@ -136,7 +136,7 @@ def test_accepted(algorithm: Algorithm, arguments: dict[str, Any]) -> None:
     arguments = dict(arguments)
     n_envs = arguments.pop("n_envs", 1)
     model = make(algorithm, diary(n_envs), **arguments).learn(16 * n_envs)
-    assert model._n_updates >= 1
+    assert n_updates(model) >= 1
 
 
 # Buffers
@@ -234,7 +234,7 @@ def test_gradient_of_a_callable_baseline(algorithm: Algorithm) -> None:
     network = th.nn.Linear(3, 1)
     model = make(algorithm, diary(), baseline=lambda batch: network(batch.observations).flatten())
     model.learn(16)
-    assert model._n_updates == 1
+    assert n_updates(model) == 1
     assert network.weight.grad is None
 
 

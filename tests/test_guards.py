@@ -28,6 +28,7 @@ from tests.support import (
     every_algorithm,
     every_estimator,
     make,
+    n_updates,
     no_episode_ended,
     snapshot,
 )
@@ -89,7 +90,7 @@ def test_environment(algorithm: Algorithm, what: Any, value: float, as_dict: boo
     model = make(algorithm, env, policy="MultiInputPolicy" if as_dict else "MlpPolicy")
     model.learn(48)
     before = snapshot(model)
-    assert model._n_updates == 1
+    assert n_updates(model) == 1
     where = f"{what} of environment 1 at time step {23 * 3} is not finite"
     with pytest.raises(ValueError, match=rf"(?i){where}: .*{re.escape(str(value))}.*can be saved"):
         model.learn(48, reset_num_timesteps=False)
@@ -171,9 +172,9 @@ def test_gradient(algorithm: Algorithm, estimator: dict[str, Any], value: float,
         model.learn(32, reset_num_timesteps=False)
     assert_intact(model, before, tmp_path)
     handle.remove()
-    n_updates = model._n_updates
+    updates = n_updates(model)
     model.learn(32, reset_num_timesteps=False)
-    assert model._n_updates == n_updates + 1
+    assert n_updates(model) == updates + 1
     assert all(bool(th.isfinite(value).all()) for value in model.policy.state_dict().values())
 
 
@@ -210,15 +211,15 @@ def test_no_episode_no_update(algorithm: Algorithm, estimator: dict[str, Any]) -
     """Without an ended episode nothing changes, and one warning for all such iterations says what to do."""
     model = make(algorithm, diary(2, lengths=[5, 60, 5]), n_steps=8, **estimator)
     model.learn(16)
-    before, n_updates = snapshot(model), model._n_updates
-    assert n_updates == 1
+    before = snapshot(model)
+    assert n_updates(model) == 1
     with pytest.warns(UserWarning, match=r"No episode ended within n_steps=8") as caught:
         model.learn(2 * 8 * 4, reset_num_timesteps=False)
     assert len(caught) == 1
     for advice in ("Raise n_steps", "TimeLimit", "incomplete_episodes='truncate'", "'bootstrap' and baseline='value'"):
         assert advice in str(caught[0].message)
     assert differences(before, snapshot(model)) == []
-    assert model._n_updates == n_updates
+    assert n_updates(model) == 1
 
 
 @every_algorithm
@@ -230,7 +231,7 @@ def test_no_full_quota_no_update(algorithm: Algorithm) -> None:
         model.learn(2 * 8 * 4)
     assert len(caught) == 1
     assert differences(before, snapshot(model)) == []
-    assert model._n_updates == 0
+    assert n_updates(model) == 0
 
 
 # Never spliced

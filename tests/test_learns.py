@@ -33,6 +33,7 @@ from tests.support import (
     every_algorithm,
     every_estimator,
     make,
+    n_updates,
     snapshot,
 )
 
@@ -84,7 +85,7 @@ def test_constant_reward_teaches_nothing(algorithm: Algorithm, baseline: str, no
     model = make(algorithm, probe(lambda sign, action, t: 1.0), **kwargs)
     before = snapshot(model)["policy"]
     model.learn(8 * 16 * 3)
-    assert model._n_updates == 3
+    assert n_updates(model) == 3
     assert differences(before, snapshot(model)["policy"]) == []
 
 

@@ -26,6 +26,7 @@ from tests.support import (
     every_algorithm,
     log_to_memory,
     make,
+    n_updates,
     no_episode_ended,
     snapshot,
 )
@@ -104,7 +105,7 @@ def test_load_and_go_on(algorithm: Algorithm, estimator: dict[str, Any], tmp_pat
         continued.set_random_seed(5)
         continued.learn(64, reset_num_timesteps=False)
         assert continued.num_timesteps == 128
-        assert continued._n_updates == 4
+        assert n_updates(continued) == 4
         ends.append(snapshot(continued))
     assert differences(*ends) == []
 

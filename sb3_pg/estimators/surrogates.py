@@ -46,8 +46,8 @@ def clipped_surrogate(
     if log_ratios.ndim != 1:
         raise ValueError(f"log_ratios must have shape (n_rows,), got {tuple(log_ratios.shape)}")
     check_rows("weights", weights, len(log_ratios))
-    if not clip_range > 0:
-        raise ValueError(f"clip_range must be a number > 0, got {clip_range}")
+    if not clip_range >= 0:
+        raise ValueError(f"clip_range must be a number >= 0, got {clip_range}")
     # exp with its gradient, but finite where exp is not
     ratios = importance_weights(log_ratios.detach()) * (1 + log_ratios - log_ratios.detach())
     weights = weights.detach()

@@ -73,12 +73,10 @@ class Step:
     """What came of a gradient step.
 
     :param grad_norm: before it was clipped
-    :param within_bound: False where nothing of it stayed within the trust region
     """
 
     losses: Losses
     grad_norm: float
-    within_bound: bool
 
 
 def mean_of(steps: Sequence[Step]) -> dict[str, float]:
@@ -240,8 +238,12 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     def _check_arguments(self) -> None:
         super()._check_arguments()
         check_epochs(self.n_epochs, self.batch_size, self.normalize_advantage)
-        # RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
+        # The RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
         is_unused = callable(self.clip_range) and self.clip_range(1.0) == 0
+        for name in ("clip_range", "clip_range_vf"):
+            value = getattr(self, name)
+            if not (value is None or callable(value) or value > 0):
+                raise ValueError(f"{name} must be a number > 0, a schedule, or None for no clipping, got {value}")
         check_importance(
             self.importance,
             self.returns,
@@ -286,24 +288,26 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             return
         update = self._begin_update(batch)
         statistics = self._statistics_before(update, batch)
-        value_loss = {} if self.value_optimizer is None else {"value_loss": self._fit_critic(batch)}
-
         self.policy.set_training_mode(True)
         steps: list[Step] = []
         n_epochs = 0
-        goes_on = True
-        while goes_on and n_epochs < self.n_epochs:
-            n_steps_before = len(steps)
+        for epoch in range(1, self.n_epochs + 1):
             for part in minibatches(update.sample.batch, self.batch_size, update.weighting.whole_episodes):
-                step = self._take_step(update, part, is_first=not steps)
-                if step is not None:
-                    steps.append(step)
-                goes_on = step is not None and step.within_bound
-                if not goes_on:
+                known = self._known_log_prob(update, part)
+                if steps and self._has_gone_far(update, part, known):
                     break
-            n_epochs += len(steps) > n_steps_before
+                steps.append(self._gradient(update, part, known))
+                n_epochs = epoch
+                if len(steps) == 1 and self.value_optimizer is not None:
+                    # Before the actor's first step: a critic's loss that is not finite finds the actor unchanged
+                    statistics["value_loss"] = self._fit_critic(batch)
+                if not update.region.step(self.policy.optimizer):
+                    break
+            else:
+                continue
+            break  # the policy has gone far enough
         self._n_updates += n_epochs
-        self._end_update(update, statistics | mean_of(steps) | value_loss | {"epochs": n_epochs})
+        self._end_update(update, mean_of(steps) | statistics | {"epochs": n_epochs})
 
     def _begin_update(self, batch: EpisodeBatch) -> Update:
         """Freeze the policy as it is, and join the past batches with the newest."""
@@ -335,14 +339,22 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             statistics["gradient_snr"] = batch_snr(self.policy, update.sample.batch, weights)
         return statistics
 
-    def _take_step(self, update: Update, part: Minibatch, is_first: bool) -> Step | None:
-        """One gradient step on a part of the sample; None, and no step, where the policy has gone far enough."""
-        batch, size = update.sample.batch, self.micro_batch_size
-        in_pieces = size is not None and part.n_rows > size
-        # Weights that look at other rows than their own need all log-probs before the first piece's backward pass
-        known = evaluate(self.policy, batch, part, size) if in_pieces or self.min_ess is not None else None
-        if not is_first and (update.region.must_stop(part) or self._has_low_ess(update, part, known)):
+    def _known_log_prob(self, update: Update, part: Minibatch) -> th.Tensor | None:
+        """``(n_rows,)`` the log-probs of a part, where they must be known before the first piece's backward pass."""
+        in_pieces = self.micro_batch_size is not None and part.n_rows > self.micro_batch_size
+        if not in_pieces and self.min_ess is None:
             return None
+        return evaluate(self.policy, update.sample.batch, part, self.micro_batch_size)
+
+    def _has_gone_far(self, update: Update, part: Minibatch, known: th.Tensor | None) -> bool:
+        """Whether the update is to end before a step on this part."""
+        if self.min_ess is not None and known is not None:
+            if effective_sample_size(update.weights(part, known), all_sum).item() < self.min_ess:
+                return True
+        return update.region.must_stop(part)
+
+    def _gradient(self, update: Update, part: Minibatch, known: th.Tensor | None) -> Step:
+        """The gradient of a step, clipped, into the parameters' ``.grad``."""
         self.policy.optimizer.zero_grad()
         objective = Objective(
             self._policy_loss(update, part, known),
@@ -352,14 +364,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             self._now(self.clip_range_vf),
             update.region.penalty,
         )
-        losses = accumulate_gradient(self.policy, batch, part, objective, size)
-        grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
-        return Step(losses, grad_norm, within_bound=update.region.step(self.policy.optimizer))
-
-    def _has_low_ess(self, update: Update, part: Minibatch, log_prob: th.Tensor | None) -> bool:
-        if self.min_ess is None or log_prob is None:
-            return False
-        return effective_sample_size(update.weights(part, log_prob), all_sum).item() < self.min_ess
+        losses = accumulate_gradient(self.policy, update.sample.batch, part, objective, self.micro_batch_size)
+        return Step(losses, guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm))
 
     def _policy_loss(
         self, update: Update, part: Minibatch, known: th.Tensor | None
@@ -386,7 +392,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
 
     def _now(self, schedule: float | Schedule | None) -> float | None:
         """What a schedule says at the progress made."""
-        return None if schedule is None else FloatSchedule(schedule)(self._current_progress_remaining)
+        # SB3's schedules go a little below 0 where the last rollout overshoots
+        return None if schedule is None else max(0.0, FloatSchedule(schedule)(self._current_progress_remaining))
 
     def _end_update(self, update: Update, statistics: dict[str, float]) -> None:
         """Measure how far the update went, and log it."""

@@ -7,9 +7,10 @@ double precision.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -20,8 +21,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.common.type_aliases import EpisodeBatch
 
+Algorithm = TypeVar("Algorithm", bound=PolicyGradientAlgorithm)
 Rows = list[list[float]]
 """A number for each step of each episode."""
 
@@ -117,6 +120,21 @@ class Episode:
         return self.terminated or self.truncated
 
 
+@dataclass(frozen=True)
+class GradientStep:
+    """A step of the policy's optimizer.
+
+    :param policy: before the step, in double precision; None where policies are not kept
+    :param gradient: what the optimizer was given, flat
+    :param kl_coef: that the algorithm had at that time, None if it has no such thing
+    """
+
+    iteration: int
+    policy: ActorCriticPolicy | None
+    gradient: th.Tensor
+    kl_coef: float | None
+
+
 @dataclass
 class Tape:
     """What all environments of a run played, and the policies that played it.
@@ -124,16 +142,25 @@ class Tape:
     :param episodes: in the order of their beginning
     :param sampled: per step of the vectorised environment the actions that the policy drew, ``(n_envs, ...)``
     :param policies: per iteration a copy of the policy in double precision
-    :param gradients: per iteration that made an update the gradient that the optimizer was given, flat
+    :param gradient_steps: in the order of time
     :param buffer_rewards: per iteration the rewards in the algorithm's buffer, ``(n_steps, n_envs)``
+    :param log_probs: what :func:`log_prob_of` has evaluated so far
     """
 
     iteration: int = -1
     episodes: list[Episode] = field(default_factory=list)
     sampled: list[np.ndarray] = field(default_factory=list)
     policies: list[ActorCriticPolicy] = field(default_factory=list)
-    gradients: dict[int, th.Tensor] = field(default_factory=dict)
+    gradient_steps: list[GradientStep] = field(default_factory=list)
     buffer_rewards: list[np.ndarray] = field(default_factory=list)
+    log_probs: dict[tuple[int, int, int], float] = field(default_factory=dict)
+
+    @property
+    def gradients(self) -> dict[int, th.Tensor]:
+        """Per iteration that made an update its gradient, of an algorithm that takes one step an iteration."""
+        gradients = {one.iteration: one.gradient for one in self.gradient_steps}
+        assert len(gradients) == len(self.gradient_steps), "more than one step in an iteration"
+        return gradients
 
     def steps(self) -> Iterator[tuple[Episode, Step]]:
         """All steps, with the episode that each belongs to."""
@@ -200,28 +227,31 @@ def record(
     n_envs: int = 1,
     n_iterations: int = 3,
     *,
+    algorithm: type[Algorithm] = REINFORCE,  # type: ignore[assignment]
     keep_policies: bool = True,
-    prepare: Callable[[REINFORCE], None] = lambda model: None,
+    prepare: Callable[[Algorithm], None] = lambda model: None,
     **arguments: Any,
-) -> tuple[REINFORCE, Tape]:
-    """Let REINFORCE learn for some iterations, with plain gradient descent, and record it.
+) -> tuple[Algorithm, Tape]:
+    """Let an algorithm learn for some iterations, with plain gradient descent, and record it.
 
     :param prepare: is given the model before it learns
-    :param arguments: of REINFORCE
+    :param arguments: of the algorithm
     """
     tape = Tape()
     env = DummyVecEnv([lambda i=i: Recorder(make_env(), tape, i) for i in range(n_envs)])  # type: ignore[misc]
     policy_kwargs = {"optimizer_class": th.optim.SGD} | arguments.pop("policy_kwargs", {"net_arch": []})
     defaults: dict[str, Any] = {"policy": "MlpPolicy", "seed": 0, "device": "cpu"}
     defaults |= {"max_grad_norm": None, "normalize_advantage": False}
-    model = REINFORCE(env=env, policy_kwargs=policy_kwargs, **(defaults | arguments))
+    model = algorithm(env=env, policy_kwargs=policy_kwargs, **(defaults | arguments))
     prepare(model)
     model.policy.register_forward_hook(lambda module, args, output: tape.sampled.append(output[0].cpu().numpy()))
     step = model.policy.optimizer.step
 
     def note_and_step(*args: Any, **kwargs: Any) -> Any:
-        assert tape.iteration not in tape.gradients, "more than one step in an iteration"
-        tape.gradients[tape.iteration] = flat_gradient(model.policy)
+        with th.random.fork_rng(devices=[]):  # the copy is initialised at random first
+            policy = double_precision(model.policy) if keep_policies else None
+        kl_coef = getattr(model, "kl_coef", None)
+        tape.gradient_steps.append(GradientStep(tape.iteration, policy, flat_gradient(model.policy), kl_coef))
         return step(*args, **kwargs)
 
     model.policy.optimizer.step = note_and_step  # type: ignore[method-assign]
@@ -284,7 +314,7 @@ def pieces_of_quota(tape: Tape, iterations: range, per_env: int, n_envs: int) ->
     return chosen
 
 
-def pieces_of_learn(model: REINFORCE, tape: Tape) -> dict[int, list[Piece]]:
+def pieces_of_learn(model: PolicyGradientAlgorithm, tape: Tape) -> dict[int, list[Piece]]:
     """What each finished iteration has to learn from."""
     used: dict[int, list[Piece]] = {}
     begun = 0
@@ -324,6 +354,138 @@ def value_of(policy: ActorCriticPolicy, observation: Any) -> float:
     return float(policy.predict_values(batched(observation)).detach())
 
 
+def drawn_action(tape: Tape, piece: Piece, step: Step) -> np.ndarray:
+    """The action that the policy drew; the environment got it clipped, if it is one of a bounded Box."""
+    drawn: np.ndarray = tape.sampled[step.tick][piece.episode.env]
+    return drawn
+
+
+def log_prob_of(tape: Tape, policy: ActorCriticPolicy, piece: Piece, step: Step) -> float:
+    """log pi(a|s) of a step under one of the tape's policies, in double precision."""
+    key = (id(policy), step.tick, piece.episode.env)
+    if key not in tape.log_probs:
+        with th.no_grad():
+            tape.log_probs[key] = evaluate(policy, step.observation, drawn_action(tape, piece, step))[1].item()
+    return tape.log_probs[key]
+
+
+def carried_ratio(tape: Tape, iteration: int, piece: Piece, step: Step) -> float:
+    """pi_now / pi_then of a step: 1 if this iteration sampled it."""
+    now, then = tape.policies[iteration], tape.policies[step.iteration]
+    return math.exp(log_prob_of(tape, now, piece, step) - log_prob_of(tape, then, piece, step))
+
+
+@dataclass(frozen=True)
+class Played:
+    """What an iteration has to learn from, and what its steps earned.
+
+    :param rewards: what follows the end of a piece, discounted, is part of its last one
+    :param targets: what a critic should have said
+    """
+
+    iteration: int
+    pieces: list[Piece]
+    rewards: Rows
+    returns: Rows
+    baseline: Rows
+    targets: Rows
+
+    @property
+    def n_rows(self) -> int:
+        """Steps of all pieces."""
+        return sum(len(piece.steps) for piece in self.pieces)
+
+    @property
+    def advantages(self) -> Rows:
+        """The returns less the baseline."""
+        pairs = zip(self.returns, self.baseline, strict=True)
+        return [[g - b for g, b in zip(*rows, strict=True)] for rows in pairs]
+
+
+def _played(model: PolicyGradientAlgorithm, tape: Tape, iteration: int, pieces: list[Piece]) -> Played:
+    policy = tape.policies[iteration]
+    last_values = [_last_value(model, policy, piece) for piece in pieces]
+    values = [[value_of(tape.policies[s.iteration], s.observation) for s in piece.steps] for piece in pieces]
+    rewards = [[step.reward for step in piece.steps] for piece in pieces]
+    to_go = literal_returns("reward_to_go", rewards, last_values, model.gamma)
+    if model.returns == "gae":
+        advantages = literal_gae(rewards, values, last_values, model.gamma, model.gae_lambda)
+        returns = [[a + v for a, v in zip(*rows, strict=True)] for rows in zip(advantages, values, strict=True)]
+    else:
+        returns = literal_returns(model.returns, rewards, last_values, model.gamma)
+    return Played(
+        iteration,
+        pieces,
+        rewards=[[*r[:-1], r[-1] + model.gamma * last] for r, last in zip(rewards, last_values, strict=True)],
+        returns=returns,
+        baseline=_baseline(model, tape, iteration, pieces, returns, values),
+        targets=returns if model.returns == "gae" else to_go,
+    )
+
+
+def _last_value(model: PolicyGradientAlgorithm, policy: ActorCriticPolicy, piece: Piece) -> float:
+    """What follows the last step of a piece."""
+    if not piece.whole:
+        is_bootstrapped = model.incomplete_episodes == "bootstrap"
+    else:
+        is_bootstrapped = piece.episode.truncated and model.bootstrap_truncated
+    return value_of(policy, piece.steps[-1].next_observation) if is_bootstrapped else 0.0
+
+
+def _baseline(
+    model: PolicyGradientAlgorithm, tape: Tape, iteration: int, pieces: list[Piece], returns: Rows, values: Rows
+) -> Rows:
+    """The baseline of each step, with those that need more than the returns."""
+    if callable(model.baseline):
+        return [[0.5 - 0.25 * (piece.first + t) for t in range(len(piece.steps))] for piece in pieces]
+    if model.baseline == "optimal":
+        policy = tape.policies[iteration]
+        norms = []
+        for piece in pieces:
+            evaluated = [evaluate(policy, s.observation, drawn_action(tape, piece, s))[1] for s in piece.steps]
+            scores = [gradient_in(policy, log_prob) for log_prob in evaluated]
+            norms.append(float(th.stack(scores).sum(dim=0).square().sum()))
+        constant = sum(norm * g[0] for norm, g in zip(norms, returns, strict=True)) / sum(norms)
+        return [[constant] * len(g) for g in returns]
+    return literal_baseline(model.baseline, returns, [piece.first for piece in pieces], values)
+
+
+def samples_of_learn(model: PolicyGradientAlgorithm, tape: Tape) -> dict[int, list[Played]]:
+    """Per iteration with an update: what it played, then what it uses again, the latest first."""
+    n_reused = getattr(model, "n_reused_batches", 0)
+    samples: dict[int, list[Played]] = {}
+    latest: list[Played] = []
+    for iteration, pieces in pieces_of_learn(model, tape).items():
+        latest = [_played(model, tape, iteration, pieces), *latest][: 1 + n_reused]
+        samples[iteration] = latest
+    return samples
+
+
+def divisors_of_learn(
+    model: PolicyGradientAlgorithm, samples: dict[int, list[Played]], past_weight: float = 0.1
+) -> dict[int, float]:
+    """What the sum over the steps of each sample is divided by.
+
+    :param past_weight: share of a new batch in the running mean of episode lengths
+    """
+    divisors, mean_length = {}, None
+    for iteration, sample in samples.items():
+        length = sample[0].n_rows / len(sample[0].pieces)
+        past = length if mean_length is None else mean_length
+        mean_length = past + past_weight * (length - past)
+        n_rows, n_pieces = sum(one.n_rows for one in sample), sum(len(one.pieces) for one in sample)
+        divisors[iteration] = {"step": n_rows, "episode": n_pieces, "mean_length": n_pieces * past}[
+            model.loss_reduction
+        ]
+    return divisors
+
+
+def mean_and_scale(rows: Rows) -> tuple[float, float]:
+    """What ``normalize_advantage`` subtracts, and what it divides by."""
+    flat = np.array([value for row in rows for value in row])
+    return float(flat.mean()), (float(flat.std(ddof=1)) if len(flat) > 1 else 0.0) + 1e-8
+
+
 @dataclass(frozen=True)
 class Reference:
     """A literal gradient, and the size of what was added up.
@@ -335,104 +497,89 @@ class Reference:
     gradient: th.Tensor
     size: float
 
+    def error(self, gradient: th.Tensor) -> float:
+        """|gradient - reference| / |reference|.
 
-def literal_gradients(model: REINFORCE, tape: Tape, past_weight: float = 0.1) -> dict[int, Reference]:
-    """The gradient that each iteration should have handed to its optimizer: g += weight * grad(log_prob), step by step.
+        Where the terms of the sum cancel, so that |reference| is less than a fifth of the sum of their norms, relative
+        to that fifth: each term has rounding errors of its own, in single precision a few times 6e-8.
+        """
+        scale = max(float(self.gradient.norm()), self.size / 5)
+        assert scale > 0
+        return float((gradient.double() - self.gradient).norm()) / scale
 
-    :param past_weight: share of a new batch in the running mean of episode lengths
-    """
-    gradients, mean_length = {}, None
-    for iteration, pieces in pieces_of_learn(model, tape).items():
-        lengths = [len(piece.steps) for piece in pieces]
-        length = sum(lengths) / len(lengths)
-        past = length if mean_length is None else mean_length
-        mean_length = past + past_weight * (length - past)
-        divisor = {
-            "step": sum(lengths),
-            "episode": len(lengths),
-            "mean_length": len(lengths) * past,
-        }[model.loss_reduction]
-        gradients[iteration] = _literal_gradient(model, tape, iteration, pieces, divisor)
+
+def gradient_in(policy: ActorCriticPolicy, scalar: th.Tensor) -> th.Tensor:
+    """The gradient of a scalar in all parameters, flat; 0 in those that it does not depend on."""
+    parameters = list(policy.parameters())
+    parts = th.autograd.grad(scalar, parameters, allow_unused=True, retain_graph=True)
+    return th.cat(
+        [(th.zeros_like(p) if part is None else part).flatten() for p, part in zip(parameters, parts, strict=True)]
+    )
+
+
+def literal_gradients(model: PolicyGradientAlgorithm, tape: Tape) -> dict[int, Reference]:
+    """The gradient that each iteration should have handed to its optimizer, of an algorithm of one step an iteration:
+    g += weight * grad(log_prob), step by step."""
+    samples = samples_of_learn(model, tape)
+    divisors = divisors_of_learn(model, samples)
+    gradients = {}
+    for iteration, sample in samples.items():
+        (played,) = sample
+        mean, scale = mean_and_scale(played.advantages) if model.normalize_advantage else (0.0, 1.0)
+        weights = [
+            (played.advantages[i][t] - mean)
+            / scale
+            * min(carried_ratio(tape, iteration, piece, step), 10.0)
+            * (model.gamma ** (piece.first + t) if model.discount_gradient else 1)
+            for i, piece in enumerate(played.pieces)
+            for t, step in enumerate(piece.steps)
+        ]
+        gradients[iteration] = literal_gradient(
+            model,
+            tape,
+            tape.policies[iteration],
+            sample,
+            lambda row, log_prob, weights=weights: weights[row] * log_prob,
+            divisors[iteration],
+        )
     return gradients
 
 
-def _literal_gradient(model: REINFORCE, tape: Tape, iteration: int, pieces: list[Piece], divisor: float) -> Reference:
-    policy = tape.policies[iteration]
-    parameters = list(policy.parameters())
+def literal_gradient(
+    model: PolicyGradientAlgorithm,
+    tape: Tape,
+    policy: ActorCriticPolicy,
+    sample: Sequence[Played],
+    surrogate: Callable[[int, th.Tensor], th.Tensor],
+    divisor: float,
+    penalty: Callable[[Step], th.Tensor] | None = None,
+) -> Reference:
+    """The gradient of the loss at a policy, added up step by step.
 
-    def gradient(scalar: th.Tensor) -> th.Tensor:
-        parts = th.autograd.grad(scalar, parameters, allow_unused=True, retain_graph=True)
-        return th.cat(
-            [(th.zeros_like(p) if part is None else part).flatten() for p, part in zip(parameters, parts, strict=True)]
-        )
-
-    last_values = [_last_value(model, policy, piece) for piece in pieces]
-    values = [[value_of(tape.policies[s.iteration], s.observation) for s in piece.steps] for piece in pieces]
-    rewards = [[step.reward for step in piece.steps] for piece in pieces]
-    returns = literal_returns(model.returns, rewards, last_values, model.gamma)
-    to_go = literal_returns("reward_to_go", rewards, last_values, model.gamma)
-    evaluated = [[evaluate(policy, s.observation, _drawn(tape, piece, s)) for s in piece.steps] for piece in pieces]
-    scores = [[gradient(log_prob) for _, log_prob, _ in steps] for steps in evaluated]
-    baseline = _baseline(model, pieces, returns, values, scores)
-    advantages = [[g - b for g, b in zip(*rows, strict=True)] for rows in zip(returns, baseline, strict=True)]
-    if model.normalize_advantage:
-        flat = np.array([a for rows in advantages for a in rows])
-        std = flat.std(ddof=1) if len(flat) > 1 else 0.0
-        advantages = [[(a - flat.mean()) / (std + 1e-8) for a in rows] for rows in advantages]
-
+    :param surrogate: from the number of a step in the sample, and its log-prob, to its share of what is maximised
+    :param penalty: of a step, its mean is part of the loss
+    """
     terms = []
-    n_rows = sum(len(piece.steps) for piece in pieces)
-    for i, piece in enumerate(pieces):
-        for t, step in enumerate(piece.steps):
-            value, log_prob, entropy = evaluated[i][t]
-            weight = advantages[i][t] * min(carried_ratio(tape, iteration, piece, step), 10.0)
-            if model.discount_gradient:
-                weight *= model.gamma ** (piece.first + t)
-            terms.append(-weight * scores[i][t] / divisor)
-            if model.ent_coef:
-                terms.append(-model.ent_coef * gradient(-log_prob if entropy is None else entropy) / divisor)
-            if model.uses_critic and model.value_optimizer is None:
-                terms.append(model.vf_coef * gradient((value - to_go[i][t]) ** 2) / n_rows)
+    n_rows = sum(one.n_rows for one in sample)
+    steps = [
+        (piece, step, target)
+        for one in sample
+        for piece, targets in zip(one.pieces, one.targets, strict=True)
+        for step, target in zip(piece.steps, targets, strict=True)
+    ]
+    for row, (piece, step, target) in enumerate(steps):
+        value, log_prob, entropy = evaluate(policy, step.observation, drawn_action(tape, piece, step))
+        terms.append(-gradient_in(policy, surrogate(row, log_prob)) / divisor)
+        if model.ent_coef:
+            terms.append(-model.ent_coef * gradient_in(policy, -log_prob if entropy is None else entropy) / divisor)
+        if model.uses_critic and model.value_optimizer is None:
+            terms.append(model.vf_coef * gradient_in(policy, (value - target) ** 2) / n_rows)
+        if penalty is not None:
+            terms.append(gradient_in(policy, penalty(step)) / n_rows)
     total = th.zeros_like(terms[0])
     for term in terms:
         total += term
     return Reference(total, float(sum(term.norm() for term in terms)))
-
-
-def _drawn(tape: Tape, piece: Piece, step: Step) -> np.ndarray:
-    """The action that the policy drew; the environment got it clipped, if it is one of a bounded Box."""
-    drawn: np.ndarray = tape.sampled[step.tick][piece.episode.env]
-    return drawn
-
-
-def _last_value(model: REINFORCE, policy: ActorCriticPolicy, piece: Piece) -> float:
-    """What follows the last step of a piece."""
-    if not piece.whole:
-        is_bootstrapped = model.incomplete_episodes == "bootstrap"
-    else:
-        is_bootstrapped = piece.episode.truncated and model.bootstrap_truncated
-    return value_of(policy, piece.steps[-1].next_observation) if is_bootstrapped else 0.0
-
-
-def _baseline(
-    model: REINFORCE, pieces: list[Piece], returns: Rows, values: Rows, scores: list[list[th.Tensor]]
-) -> Rows:
-    """The baseline of each step, with those that need more than the returns."""
-    if callable(model.baseline):
-        return [[0.5 - 0.25 * (piece.first + t) for t in range(len(piece.steps))] for piece in pieces]
-    if model.baseline == "optimal":
-        norms = [float(th.stack(rows).sum(dim=0).square().sum()) for rows in scores]
-        constant = sum(norm * g[0] for norm, g in zip(norms, returns, strict=True)) / sum(norms)
-        return [[constant] * len(g) for g in returns]
-    return literal_baseline(model.baseline, returns, [piece.first for piece in pieces], values)
-
-
-def carried_ratio(tape: Tape, iteration: int, piece: Piece, step: Step) -> float:
-    """pi_now / pi_then of a step: 1 if this iteration sampled it."""
-    drawn = _drawn(tape, piece, step)
-    _, now, _ = evaluate(tape.policies[iteration], step.observation, drawn)
-    _, then, _ = evaluate(tape.policies[step.iteration], step.observation, drawn)
-    return float((now - then).detach().exp())
 
 
 # --- environments ---------------------------------------------------------------------------------------------------

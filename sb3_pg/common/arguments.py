@@ -182,14 +182,13 @@ def check_importance(
         )
 
 
-def check_joint_critic(is_joint: bool, clip_range_vf: object, n_reused_batches: int) -> None:
-    """Refuse what needs a critic in the policy's own loss, or must not have one there."""
-    if clip_range_vf is not None and not is_joint:
-        raise ValueError(
-            "clip_range_vf clips the critic's part of a joint loss: write value_learning_rate=None and "
-            "baseline='value', or leave clip_range_vf out"
-        )
-    if n_reused_batches > 0 and is_joint:
+def check_critic_of_ispg(
+    uses_critic: bool, value_learning_rate: object, clip_range_vf: object, n_reused_batches: int
+) -> None:
+    """Refuse a limit on a critic that is not learned, and past batches in the loss of one."""
+    if clip_range_vf is not None and not uses_critic:
+        raise ValueError("clip_range_vf needs a learned critic: write baseline='value', or leave it out")
+    if n_reused_batches > 0 and uses_critic and value_learning_rate is None:
         raise ValueError(
             f"n_reused_batches={n_reused_batches} would fit the critic, in a joint loss, to what old policies earned: "
             "give it an optimizer of its own, which sees the newest batch alone (value_learning_rate=1e-3, say)"

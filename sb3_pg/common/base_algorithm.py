@@ -366,7 +366,7 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         own = {"policy_loss": losses.policy, "entropy_loss": losses.entropy, "value_loss": value_loss}
         self._record(statistics | own | {"grad_norm": grad_norm})
 
-    def _fit_critic(self, batch: EpisodeBatch) -> float:
+    def _fit_critic(self, batch: EpisodeBatch, clip_range_vf: float | None = None) -> float:
         """The steps of the critic's own optimizer; returns the loss before the last of them."""
         return fit_critic(
             self.policy,
@@ -375,6 +375,7 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             self.n_value_updates,
             self.micro_batch_size,
             self.max_grad_norm,
+            clip_range_vf,
         )
 
     @property

@@ -199,6 +199,7 @@ def fit_critic(
     n_updates: int,
     micro_batch_size: int | None,
     max_grad_norm: float | None,
+    clip_range_vf: float | None = None,
 ) -> float:
     """Steps of the critic's own optimizer, each on the whole batch.
 
@@ -210,7 +211,8 @@ def fit_critic(
         optimizer.zero_grad()
         total = th.zeros((), device=batch.values.device)
         for rows in batch.micro_batches(micro_batch_size):
-            part = value_loss(batch, rows, policy.predict_values(batch.observations_at(rows))) / batch.episodes.n_rows
+            values = policy.predict_values(batch.observations_at(rows))
+            part = value_loss(batch, rows, values, clip_range_vf) / batch.episodes.n_rows
             part.backward(inputs=parameters)  # not into features that are the actor's to learn
             total += part.detach()
         loss = total.item()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pathlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import mean
+from collections.abc import Callable
 from typing import Any
 
 import torch as th
@@ -16,7 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_pg.common.arguments import check_epochs, check_importance, check_joint_critic, check_trust_region
+from sb3_pg.common.arguments import check_critic_of_ispg, check_epochs, check_importance, check_trust_region
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.history import BatchHistory, evaluate, load_history, save_history
@@ -27,7 +25,6 @@ from sb3_pg.common.trust_region import KLConstraint, TrustRegion
 from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.common.updates import (
     MAX_CARRIED_WEIGHT,
-    Losses,
     Objective,
     accumulate_gradient,
     batch_statistics,
@@ -35,7 +32,7 @@ from sb3_pg.common.updates import (
     guarded_clip,
     weight_statistics,
 )
-from sb3_pg.common.weighting import WeightedSample, Weighting
+from sb3_pg.common.weighting import Weighting
 from sb3_pg.estimators import (
     Importance,
     LossReduction,
@@ -45,48 +42,7 @@ from sb3_pg.estimators import (
     overflow_limit,
     score_function_surrogate,
 )
-
-
-@dataclass(frozen=True)
-class Update:
-    """What stays the same during an update.
-
-    :param divisor: of the loss, for the whole sample
-    """
-
-    sample: WeightedSample
-    weighting: Weighting
-    region: TrustRegion
-    divisor: th.Tensor
-
-    def weights(self, part: Minibatch, log_prob: th.Tensor) -> th.Tensor:
-        """``(n_rows,)`` the importance weight of each row of a part, given its log-probs."""
-        return self.weighting.weights(self.sample, part, log_prob)
-
-    def credit(self, part: Minibatch, log_prob: th.Tensor) -> th.Tensor:
-        """``(n_rows,)`` what the score of each row of a part is multiplied by, given its log-probs."""
-        return self.weighting.credit(self.sample, part, self.weights(part, log_prob))
-
-
-@dataclass(frozen=True)
-class Step:
-    """What came of a gradient step.
-
-    :param grad_norm: before it was clipped
-    """
-
-    losses: Losses
-    grad_norm: float
-
-
-def mean_of(steps: Sequence[Step]) -> dict[str, float]:
-    """What is logged of an update's steps: the mean over them."""
-    return {
-        "policy_loss": mean(step.losses.policy for step in steps),
-        "entropy_loss": mean(step.losses.entropy for step in steps),
-        "value_loss": mean(step.losses.value for step in steps),
-        "grad_norm": mean(step.grad_norm for step in steps),
-    }
+from sb3_pg.off_policy_ispg.update import Step, Update, mean_of
 
 
 class OffPolicyISPG(PolicyGradientAlgorithm):
@@ -108,7 +64,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     :param n_epochs: passes over the batch, hence gradient steps if ``batch_size`` is None
     :param clip_range: epsilon of PPO's objective (or a schedule), None for weights without it. The ratio that it clips
         is that to the policy at the beginning of the update.
-    :param clip_range_vf: most that a value may move in a joint loss, as in SB3's PPO
+    :param clip_range_vf: most that the critic's loss sees of a value's move in an update (or a schedule), as in SB3's
+        PPO; None for all of it
     :param normalize_advantage: over the rows of each gradient step, as in SB3's PPO
     :param target_kl: KL(old || new) that an update should not pass, over the states of this rollout; None for no bound
     :param kl_constraint: what keeps it: ``"stop"`` takes no further step at 1.5 times the bound (as SB3's PPO, but by
@@ -234,6 +191,9 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         super()._setup_model()
         self.replay_buffer = BatchHistory(self.n_reused_batches)
         self._frozen = None
+        # Schedules from here on, as in SB3's PPO, whose users and callbacks look for them there
+        self.clip_range = None if self.clip_range is None else FloatSchedule(self.clip_range)
+        self.clip_range_vf = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
@@ -255,8 +215,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             self.min_ess,
             self.n_reused_batches,
         )
-        is_joint = self.uses_critic and self.value_learning_rate is None
-        check_joint_critic(is_joint, self.clip_range_vf, self.n_reused_batches)
+        check_critic_of_ispg(self.uses_critic, self.value_learning_rate, self.clip_range_vf, self.n_reused_batches)
         check_trust_region(self.target_kl, self.kl_constraint, self.kl_coef)
 
     def _excluded_save_params(self) -> list[str]:
@@ -300,7 +259,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
                 n_epochs = epoch
                 if len(steps) == 1 and self.value_optimizer is not None:
                     # Before the actor's first step: a critic's loss that is not finite finds the actor unchanged
-                    statistics["value_loss"] = self._fit_critic(batch)
+                    statistics["value_loss"] = self._fit_critic(batch, self._now(self.clip_range_vf))
                 if not update.region.step(self.policy.optimizer):
                     break
             else:

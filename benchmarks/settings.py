@@ -6,3 +6,31 @@ from typing import Any
 
 #: REINFORCE on CartPole-v1 with 8 environments. Undiscounted, the estimate is the gradient of what is scored.
 CARTPOLE: dict[str, Any] = {"n_steps": 256, "gamma": 1.0}
+
+#: OffPolicyISPG with the very estimator that REINFORCE has there, and several steps on each batch.
+CARTPOLE_ISPG: dict[str, Any] = CARTPOLE | {
+    "returns": "reward_to_go",
+    "baseline": "time_leave_one_out",
+    "incomplete_episodes": "carry",
+    "bootstrap_truncated": False,
+    "n_value_updates": 1,
+    "value_learning_rate": None,
+    "loss_reduction": "mean_length",
+    "normalize_advantage": False,
+    "max_weight": 10.0,
+    "n_epochs": 10,
+}
+
+#: OffPolicyISPG on Pendulum-v1 with 8 environments: state-dependent exploration, a short horizon, a busy critic.
+PENDULUM: dict[str, Any] = {"gamma": 0.9, "use_sde": True, "sde_sample_freq": 4, "n_value_updates": 20}
+
+#: OffPolicyISPG on LunarLander-v3 with 16 environments.
+LUNAR_LANDER: dict[str, Any] = {
+    "n_steps": 128,
+    "batch_size": 256,
+    "n_epochs": 4,
+    "gamma": 0.999,
+    "gae_lambda": 0.98,
+    "ent_coef": 0.01,
+    "n_value_updates": 20,
+}

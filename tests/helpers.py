@@ -8,6 +8,7 @@ double precision.
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -153,7 +154,7 @@ class Tape:
     policies: list[ActorCriticPolicy] = field(default_factory=list)
     gradient_steps: list[GradientStep] = field(default_factory=list)
     buffer_rewards: list[np.ndarray] = field(default_factory=list)
-    log_probs: dict[tuple[int, int, int], float] = field(default_factory=dict)
+    log_probs: dict[tuple[int, bytes], float] = field(default_factory=dict)
 
     @property
     def gradients(self) -> dict[int, th.Tensor]:
@@ -362,10 +363,11 @@ def drawn_action(tape: Tape, piece: Piece, step: Step) -> np.ndarray:
 
 def log_prob_of(tape: Tape, policy: ActorCriticPolicy, piece: Piece, step: Step) -> float:
     """log pi(a|s) of a step under one of the tape's policies, in double precision."""
-    key = (id(policy), step.tick, piece.episode.env)
+    action = drawn_action(tape, piece, step)
+    key = (id(policy), pickle.dumps((step.observation, action)))
     if key not in tape.log_probs:
         with th.no_grad():
-            tape.log_probs[key] = evaluate(policy, step.observation, drawn_action(tape, piece, step))[1].item()
+            tape.log_probs[key] = evaluate(policy, step.observation, action)[1].item()
     return tape.log_probs[key]
 
 

@@ -37,17 +37,12 @@ def tabular_env() -> gym.Env[int, int]:
 
 
 def assert_literal(model: REINFORCE, tape: Tape, tolerance: float = 1e-6) -> None:
-    """In every iteration |gradient - reference| <= tolerance |reference|; and there were updates to compare at all.
-
-    Where the terms of the sum cancel, so that |reference| is less than a fifth of the sum of their norms, relative to
-    that fifth: each term has rounding errors of its own, in single precision a few times 6e-8.
-    """
+    """In every iteration |gradient - reference| <= tolerance |reference|; and there were updates to compare at all."""
     expected = literal_gradients(model, tape)
     assert tape.gradients.keys() == expected.keys() and len(expected) >= 2
     for iteration, reference in expected.items():
-        scale = max(float(reference.gradient.norm()), reference.size / 5)
-        error = float((tape.gradients[iteration].double() - reference.gradient).norm()) / scale
-        assert scale > 0 and error <= tolerance, f"iteration {iteration}: relative error {error:.1e}"
+        error = reference.error(tape.gradients[iteration])
+        assert error <= tolerance, f"iteration {iteration}: relative error {error:.1e}"
 
 
 def carried_ratios(model: REINFORCE, tape: Tape) -> list[float]:

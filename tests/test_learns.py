@@ -22,7 +22,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks.settings import CARTPOLE
-from sb3_pg import REINFORCE
+from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from tests.probes import ProbeEnv
 from tests.support import (
@@ -214,11 +214,19 @@ class StopAt(BaseCallback):
         return not self.reached
 
 
-@pytest.mark.parametrize("seed", [201, 202])
-def test_cartpole(seed: int) -> None:
-    """A mean of 490 over 100 episodes within 200,000 steps, with the settings that README gives; ten more seeds are in
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "budget", "seed"),
+    [
+        (REINFORCE, CARTPOLE, 200_000, 201),
+        (REINFORCE, CARTPOLE, 200_000, 202),
+        (VanillaPG, {}, 100_000, 201),
+        (OffPolicyISPG, {}, 100_000, 201),
+    ],
+)
+def test_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int, seed: int) -> None:
+    """A mean of 490 over 100 episodes within the budget, with the settings that README gives; ten more seeds are in
     ``docs/results/learning.md``."""
     env = make_vec_env("CartPole-v1", n_envs=8, seed=seed)
     goal = StopAt(490.0)
-    REINFORCE("MlpPolicy", env, seed=seed, device="cpu", **CARTPOLE).learn(200_000, callback=goal)
+    algorithm("MlpPolicy", env, seed=seed, device="cpu", **settings).learn(budget, callback=goal)
     assert goal.reached

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
+from tests.helpers import RandomEnv
+from tests.support import JOINT_CRITIC, OWN_CRITIC, diary, differences, make, snapshot
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "ignore:You have specified a mini-batch size")
 
@@ -112,3 +119,276 @@ def test_a_huge_clip_range_is_none(env_id: str) -> None:
     assert_same(clipped, plain)
     tight = parameters_after(OffPolicyISPG, env_id, **settings, clip_range=0.01)
     assert max(float((tight[name] - plain[name]).abs().max()) for name in plain) > 1e-3
+
+
+# What cannot be meant
+
+#: Whole episodes and no critic are what the tests' models have; this is the other kind.
+BOOTSTRAP: dict[str, Any] = OWN_CRITIC | {"incomplete_episodes": "bootstrap"}
+
+#: Arguments -> what the message must contain.
+REFUSED: list[tuple[dict[str, Any], list[str]]] = [
+    # Passes and rows
+    *[({"n_epochs": n}, ["n_epochs", "integer >= 1", repr(n)]) for n in (0, -1, 2.0, None, True)],
+    *[({"batch_size": n}, ["batch_size", "integer >= 1 or None", repr(n)]) for n in (0, -64, 64.0)],
+    (
+        {"batch_size": 1, "normalize_advantage": True},
+        ["normalize_advantage=True", "batch_size=1", "batch_size >= 2", "None", "normalize_advantage=False"],
+    ),
+    # Weights
+    (
+        {"importance": "step"},
+        ["importance", "'step'", "'timestep'", "'per_decision'", "'trajectory'", "'none'"],
+    ),
+    ({"importance": None}, ["importance", "None", "'none'"]),
+    *[({"max_weight": c}, ["max_weight", "number > 0", "None", str(c)]) for c in (0, -1.0, math.nan)],
+    *[({"defensive_coef": c}, ["defensive_coef", "[0, 1)", str(c)]) for c in (-0.1, 1.0, 2, math.nan)],
+    *[({"min_ess": c}, ["min_ess", "between 0 and 1", "None", str(c)]) for c in (0.0, 1.0, -0.5, 64, math.nan)],
+    *[({"n_reused_batches": n}, ["n_reused_batches", "integer >= 1", repr(n)]) for n in (-1, 1.5)],
+    *[
+        ({"importance": "none"} | arguments, [*named, "importance='none'", "importance='timestep'"])
+        for arguments, named in [
+            ({"max_weight": 2.0}, ["max_weight=2.0"]),
+            ({"self_normalize": True}, ["self_normalize=True"]),
+            ({"defensive_coef": 0.1}, ["defensive_coef=0.1"]),
+            ({"min_ess": 0.5}, ["min_ess=0.5"]),
+            ({"n_reused_batches": 2}, ["n_reused_batches=2"]),
+            ({"max_weight": 2.0, "min_ess": 0.5}, ["max_weight=2.0 and min_ess=0.5"]),
+        ]
+    ],
+    *[
+        (
+            {"importance": level, "clip_range": clip_range},
+            ["clip_range", f"importance='{level}'", "importance='timestep'", "max_weight instead of clip_range"],
+        )
+        for level in ("none", "trajectory", "per_decision")
+        for clip_range in (0.2, lambda left: 0.2 * left)
+    ],
+    *[
+        ({"clip_range": 0.2} | arguments, [named, "clip_range", "leave one of them out", "clip_range=None"])
+        for arguments, named in [
+            ({"max_weight": 2.0}, "max_weight=2.0"),
+            ({"self_normalize": True}, "self_normalize=True"),
+            ({"defensive_coef": 0.1, "max_weight": 2.0}, "max_weight=2.0 and defensive_coef=0.1"),
+        ]
+    ],
+    *[
+        ({name: value}, [name, "number > 0", "None", str(value)])
+        for name in ("clip_range", "clip_range_vf")
+        for value in (0, -0.2, math.nan)
+    ],
+    *[
+        (
+            {"importance": level} | BOOTSTRAP | {"incomplete_episodes": name},
+            [
+                f"importance='{level}'",
+                f"incomplete_episodes='{name}'",
+                "incomplete_episodes='carry'",
+                "'drop'",
+                "importance='timestep'",
+            ],
+        )
+        for level in ("trajectory", "per_decision")
+        for name in ("bootstrap", "truncate")
+    ],
+    *[
+        (
+            {"importance": "per_decision"} | arguments,
+            [
+                "importance='per_decision'",
+                f"returns='{arguments['returns']}'",
+                "returns='reward_to_go'",
+                "baseline='value'",
+                "importance='trajectory'",
+            ],
+        )
+        for arguments in ({"returns": "total"}, OWN_CRITIC | {"returns": "gae"})
+    ],
+    # A critic
+    ({"clip_range_vf": 0.2}, ["clip_range_vf", "critic", "baseline='value'", "leave it out"]),
+    (
+        JOINT_CRITIC | {"n_reused_batches": 2},
+        ["n_reused_batches=2", "joint loss", "optimizer of its own", "value_learning_rate=1e-3"],
+    ),
+    # A trust region
+    ({"kl_constraint": "clip"}, ["kl_constraint", "'clip'", "'stop'", "'backtrack'", "'penalty'"]),
+    *[({"target_kl": kl}, ["target_kl", "number > 0", "None", str(kl)]) for kl in (0, -0.01, math.nan)],
+    *[
+        ({"kl_constraint": name, "target_kl": None}, [f"kl_constraint='{name}'", "target_kl", "0.01"])
+        for name in ("backtrack", "penalty")
+    ],
+    *[({"kl_coef": c}, ["kl_coef", "number > 0", str(c)]) for c in (0, -1.0, math.inf, math.nan)],
+]
+
+
+def named(value: Any) -> str:
+    """A test's id."""
+    if not isinstance(value, dict):
+        return ""
+    return ",".join(f"{key}={getattr(val, '__name__', val)}" for key, val in value.items())
+
+
+@pytest.mark.parametrize(("arguments", "contains"), REFUSED, ids=named)
+def test_refused(arguments: dict[str, Any], contains: list[str]) -> None:
+    """A ValueError that names the argument, what was given and what is valid; at ``load`` too."""
+    with pytest.raises(ValueError) as error:
+        make(OffPolicyISPG, diary(), **arguments)
+    missing = [part for part in contains if part not in str(error.value)]
+    assert not missing, f"{missing} not in {error.value}"
+
+
+def test_refused_at_load(tmp_path: Path) -> None:
+    """What the constructor refuses."""
+    make(OffPolicyISPG, diary()).save(tmp_path / "model")
+    for arguments, contains in REFUSED:
+        if "baseline" in arguments or arguments == {"kl_coef": 0}:
+            continue  # another network than the one saved
+        with pytest.raises(ValueError) as error:
+            OffPolicyISPG.load(tmp_path / "model", device="cpu", **arguments)
+        assert all(part in str(error.value) for part in contains)
+
+
+#: Every value that a message recommends, in the place of what it refuses, and the ends of every interval.
+ACCEPTED: list[dict[str, Any]] = [
+    {"n_epochs": 1},
+    {"n_epochs": np.int64(3)},
+    {"batch_size": 2, "normalize_advantage": True},
+    {"batch_size": None, "normalize_advantage": True},
+    {"batch_size": 1, "normalize_advantage": False},
+    {"batch_size": 10**6},
+    {"max_weight": 1e-6},
+    {"max_weight": 2},
+    {"max_weight": math.inf},
+    {"max_weight": None},
+    {"defensive_coef": 0},
+    {"defensive_coef": 0.999},
+    {"min_ess": 1e-6},
+    {"min_ess": 0.999},
+    {"min_ess": None},
+    {"n_reused_batches": 0},
+    {"n_reused_batches": 3},
+    {"self_normalize": True, "defensive_coef": 0.1, "max_weight": 3.0, "min_ess": 0.5, "n_reused_batches": 2},
+    {"importance": "none"},
+    *[{"importance": "timestep", name: value} for name, value in [("max_weight", 2.0), ("clip_range", 0.2)]],
+    *[
+        {"importance": level, "incomplete_episodes": name} | taming
+        for level in ("trajectory", "per_decision")
+        for name in ("carry", "drop")
+        for taming in ({}, {"max_weight": 2.0}, {"n_reused_batches": 2, "self_normalize": True, "batch_size": 6})
+    ],
+    BOOTSTRAP | {"importance": "timestep"},
+    {"importance": "per_decision", "returns": "reward_to_go"} | OWN_CRITIC,
+    {"importance": "trajectory"} | OWN_CRITIC | {"returns": "gae"},
+    {"importance": "trajectory", "returns": "total"},
+    {"clip_range": 0.2, "min_ess": 0.5, "n_reused_batches": 2},
+    {"clip_range": 1e-6},
+    {"clip_range": lambda left: 0.2 * left},
+    {"clip_range_vf": 0.2} | OWN_CRITIC,
+    {"clip_range_vf": 0.2} | JOINT_CRITIC,
+    {"clip_range_vf": lambda left: 0.2 * left} | JOINT_CRITIC,
+    {"n_reused_batches": 2} | JOINT_CRITIC | {"value_learning_rate": 1e-3},
+    *[{"kl_constraint": name, "target_kl": 0.01} for name in ("stop", "backtrack", "penalty")],
+    {"target_kl": math.inf, "kl_constraint": "backtrack"},
+    {"kl_coef": 1e-6},
+]
+
+
+@pytest.mark.parametrize("arguments", ACCEPTED, ids=named)
+def test_accepted(arguments: dict[str, Any]) -> None:
+    """They learn."""
+    model = make(OffPolicyISPG, diary(2), **{"learning_rate": 0.01} | arguments)
+    before = snapshot(model)["policy"]
+    model.learn(96)
+    assert differences(before, snapshot(model)["policy"]) != []
+    assert all(bool(th.isfinite(parameter).all()) for parameter in model.policy.parameters())
+
+
+@pytest.mark.parametrize("estimator", [JOINT_CRITIC, OWN_CRITIC], ids=["joint critic", "own critic"])
+def test_clip_range_vf(estimator: dict[str, Any]) -> None:
+    """A tight one holds the critic back, a wide one does nothing."""
+
+    def moved(clip_range_vf: Any) -> tuple[float, Any]:
+        settings: dict[str, Any] = {"learning_rate": 0.01, "max_grad_norm": None, "n_epochs": 10, "vf_coef": 1.0}
+        settings |= {"incomplete_episodes": "truncate"}
+        if estimator["value_learning_rate"] is not None:
+            settings |= {"value_learning_rate": 0.01, "n_value_updates": 10}
+        model = make(OffPolicyISPG, diary(2), **estimator | settings, clip_range_vf=clip_range_vf).learn(32)
+        batch = model.rollout_buffer.batch
+        with th.no_grad():
+            values = model.policy.predict_values(batch.observations).flatten()
+        return float((values - batch.values).abs().mean()), snapshot(model)
+
+    tight, wide, none, falling = (moved(value) for value in (0.01, 1e6, None, lambda left: 0.01))
+    assert differences(tight[1], falling[1]) == []
+    assert wide[0] == pytest.approx(none[0], rel=1e-3)
+    assert tight[0] < 0.5 * none[0]
+
+
+#: What the RL Zoo's enjoy puts in the place of what was saved.
+ZOO: dict[str, Any] = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"clip_range": 0.2},
+        {"clip_range": lambda left: 0.2 * left},
+        {"importance": "none"},
+        {"importance": "trajectory", "max_weight": 5.0, "self_normalize": True, "n_reused_batches": 2},
+        {"importance": "per_decision", "defensive_coef": 0.1},
+        BOOTSTRAP | {"clip_range": 0.2, "clip_range_vf": 0.2},
+        JOINT_CRITIC | {"clip_range": 0.2, "clip_range_vf": 0.2},
+    ],
+    ids=named,
+)
+def test_loaded_by_the_zoo(arguments: dict[str, Any], tmp_path: Path) -> None:
+    """``enjoy`` loads a model of every kind, and it acts as the one that was saved."""
+    model = make(OffPolicyISPG, diary(2), learning_rate=0.05, **arguments).learn(64)
+    model.save(tmp_path / "model")
+    kwargs: dict[str, Any] = {"custom_objects": dict(ZOO), "device": "cpu", "seed": 0, "print_system_info": False}
+    loaded = OffPolicyISPG.load(tmp_path / "model", env=diary(), **kwargs)
+    observations = np.array([[0, 1, 2], [1, 5, 3], [0, 40, 4]], dtype=np.float32)
+    for is_deterministic in (True, False):
+        actions = []
+        for one in (model, loaded):
+            one.set_random_seed(0)
+            actions.append(one.predict(observations, deterministic=is_deterministic)[0])
+        np.testing.assert_array_equal(*actions)
+    assert differences(snapshot(model)["policy"], snapshot(loaded)["policy"]) == []
+    again = OffPolicyISPG.load(tmp_path / "model", env=diary(), device="cpu")
+    again.learn(16, reset_num_timesteps=False)
+
+
+# Weights that overflow
+
+
+def overflowing(importance: str, **kwargs: Any) -> OffPolicyISPG:
+    """A model that learns 200 actions by heart, so that their joint probability grows by a factor of up to 3^200."""
+    env = DummyVecEnv([lambda: RandomEnv(spaces.Discrete(3), spaces.Discrete(1000), 200, 0.0)] * 2)
+    settings: dict[str, Any] = {"learning_rate": 1.0, "n_epochs": 8, "n_steps": 200, "baseline": "none"}
+    settings |= {"policy_kwargs": {"net_arch": []}, "importance": importance}
+    return make(OffPolicyISPG, env, **settings | kwargs)  # type: ignore[return-value]
+
+
+every_episode_level = pytest.mark.parametrize("importance", ["trajectory", "per_decision"])
+
+
+@every_episode_level
+@pytest.mark.parametrize("kwargs", [{}, {"self_normalize": True}, {"n_reused_batches": 2}], ids=named)
+def test_overflow(importance: str, kwargs: dict[str, Any]) -> None:
+    """One warning for all updates that do, and every parameter is finite."""
+    model = overflowing(importance, **kwargs)
+    with pytest.warns(UserWarning, match=r"weight overflowed .*Set max_weight, .*importance='timestep'") as caught:
+        model.learn(5 * 400)
+    assert len(caught) == 1
+    assert all(bool(th.isfinite(parameter).all()) for parameter in model.policy.parameters())
+
+
+@every_episode_level
+@pytest.mark.parametrize("kwargs", [{"max_weight": 10.0}, {"defensive_coef": 0.1}], ids=named)
+def test_tamed_weights_do_not_overflow(importance: str, kwargs: dict[str, Any]) -> None:
+    """What the warning recommends: no warning."""
+    model = overflowing(importance, **kwargs).learn(5 * 400)
+    assert model.logger.name_to_value["train/ratio_max"] <= 10.0 + 1e-4
+    assert all(bool(th.isfinite(parameter).all()) for parameter in model.policy.parameters())

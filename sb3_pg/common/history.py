@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pathlib
+import pickle
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class BatchHistory:
         history._next_number = self._next_number
         # Newest first, and a full deque lets go at its other end
         history._past.extendleft(reversed([_moved(one, device) for one in self._past][: history.size]))
+        history._forget_policies()
         return history
 
     def sample(
@@ -105,6 +107,10 @@ class BatchHistory:
         newest.batch = dataclasses.replace(newest.batch, carried=th.ones_like(newest.batch.carried))
         self._past.appendleft(newest)
         self._next_number += 1
+        self._forget_policies()
+
+    def _forget_policies(self) -> None:
+        """Drop the log-probs under policies of which no batch is kept."""
         kept = {one.number for one in self._past}
         for one in self._past:
             one.log_probs = {number: value for number, value in one.log_probs.items() if number in kept}
@@ -119,8 +125,11 @@ def save_history(path: str | pathlib.Path | io.BufferedIOBase, history: BatchHis
     path = pathlib.Path(path)
     path = path if path.suffix else path.with_suffix(".pkl")
     unfinished = path.with_name(f".{path.stem}.part.pkl")
-    save_to_pkl(unfinished, portable, verbose)
-    unfinished.replace(path)
+    try:
+        save_to_pkl(unfinished, portable, verbose)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load_history(
@@ -131,14 +140,16 @@ def load_history(
     :param size: how many batches to keep of it
     :raises ValueError: for a file that holds something else, or batches of another network
     """
-    history = load_from_pkl(path, verbose)
+    try:
+        history = load_from_pkl(path, verbose)
+    except (EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is cut off, or no pickle: {error}") from error
     if not isinstance(history, BatchHistory):
         raise ValueError(
             f"{path} holds a {type(history).__name__}: give a file that save_replay_buffer of OffPolicyISPG wrote"
         )
-    own = {name: value.shape for name, value in policy.state_dict().items()}
     for one in history:
-        if {name: value.shape for name, value in one.policy.items()} != own:
+        if _shapes(one.policy) != _shapes(policy.state_dict()):
             raise ValueError(f"{path} holds batches of another network: give the file that was saved with this model")
     return history.moved(policy.device, size)
 
@@ -191,6 +202,10 @@ def _join(values: list[Any]) -> Any:
     if isinstance(values[0], dict):
         return {key: th.cat([one[key] for one in values]) for key in values[0]}
     return th.cat(values)
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in state.items()}
 
 
 def _copy(state: dict[str, Any]) -> dict[str, Any]:

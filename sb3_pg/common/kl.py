@@ -37,12 +37,13 @@ def policy_kl(old: Distribution, new: Distribution, actions: th.Tensor | None = 
 
 
 def frozen_copy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
-    """A policy of the same parameters that does not learn. No random number is drawn on the way."""
-    devices = [policy.device] if policy.device.type == "cuda" else []
-    with th.random.fork_rng(devices=devices):
-        frozen: ActorCriticPolicy = type(policy)(**policy._get_constructor_parameters())
-    frozen.load_state_dict(policy.state_dict())
-    frozen.to(policy.device)
+    """A policy of the same parameters that does not learn. No random number is drawn on the way.
+
+    A copy of the object and not a new one: SB3's policies do not know all that they were constructed with.
+    """
+    # The distribution holds intermediate results of the last forward pass, which PyTorch does not copy
+    shared = {id(policy.optimizer): None, id(policy.action_dist): copy.copy(policy.action_dist)}
+    frozen = copy.deepcopy(policy, shared)
     frozen.requires_grad_(False)
     frozen.set_training_mode(False)
     return frozen

@@ -47,7 +47,7 @@ class TrustRegion:
         return self.kl_constraint == "stop" and self.divergence.mean(part) > STOP_FACTOR * self._bound
 
     def step(self, optimizer: th.optim.Optimizer) -> bool:
-        """The optimizer's step, or what of it stays within the bound.
+        """The optimizer's step, or what of it stays within the bound; the optimizer's moments keep it all.
 
         :return: False if nothing of it did; the parameters are then as they were
         """
@@ -56,16 +56,26 @@ class TrustRegion:
             return True
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         before = [parameter.detach().clone() for parameter in parameters]
-        optimizer.step()
-        with th.no_grad():
+        within_bound = False
+        try:
+            optimizer.step()
             for _ in range(MAX_HALVINGS):
-                if self.measure() <= self._bound:
-                    return True
-                for parameter, was in zip(parameters, before, strict=True):
-                    parameter.lerp_(was, 0.5)
-            for parameter, was in zip(parameters, before, strict=True):
-                parameter.copy_(was)
-        return False
+                within_bound = self._is_within_bound()
+                if within_bound:
+                    break
+                _halve(parameters, before)
+            else:
+                within_bound = self._is_within_bound()
+        finally:  # Ctrl-C too
+            if not within_bound:
+                _restore(parameters, before)
+        return within_bound
+
+    def _is_within_bound(self) -> bool:
+        try:
+            return self.measure() <= self._bound
+        except ValueError:  # PyTorch's, for parameters that are no distribution's
+            return False
 
     def measure(self) -> float:
         """KL(old || new) over the newest rows."""
@@ -92,3 +102,16 @@ class TrustRegion:
     @property
     def _bound(self) -> float:
         return float("inf") if self.target_kl is None else self.target_kl
+
+
+@th.no_grad()
+def _halve(parameters: list[th.Tensor], before: list[th.Tensor]) -> None:
+    """Go back half of the way."""
+    for parameter, was in zip(parameters, before, strict=True):
+        parameter.lerp_(was, 0.5)
+
+
+@th.no_grad()
+def _restore(parameters: list[th.Tensor], before: list[th.Tensor]) -> None:
+    for parameter, was in zip(parameters, before, strict=True):
+        parameter.copy_(was)

@@ -156,8 +156,8 @@ def guarded_clip(optimizer: th.optim.Optimizer, loss: float, max_grad_norm: floa
     if not (math.isfinite(loss) and math.isfinite(norm)):
         optimizer.zero_grad()
         raise ValueError(
-            f"The loss ({loss}) or the norm of its gradient ({norm}) is not finite. No parameter was changed, the "
-            "model can be saved. Lower the learning rate, or scale rewards and observations (VecNormalize)."
+            f"The loss ({loss}) or the norm of its gradient ({norm}) is not finite. No parameter was changed by this "
+            "step, the model can be saved. Lower the learning rate, or scale rewards and observations (VecNormalize)."
         )
     return norm
 

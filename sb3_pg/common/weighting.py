@@ -45,23 +45,28 @@ class Weighting:
         """Whether the weights are products over an episode."""
         return self.importance in EPISODE_LEVELS
 
-    def weights(self, sample: WeightedSample, part: Minibatch, log_prob: th.Tensor) -> th.Tensor:
-        """The importance weight of each row.
+    def bounded(self, sample: WeightedSample, part: Minibatch, log_prob: th.Tensor) -> th.Tensor:
+        """The importance weight of each row, before it is self-normalised.
 
         :param log_prob: ``(n_rows,)`` of the minibatch's rows under the policy as it is
         :return: ``(n_rows,)``
         """
-        rows = part.rows
-        path = path_log_ratio(
-            log_ratio(log_prob, sample.batch.behaviour_log_prob[rows]), part.episodes, self.importance
-        )
-        weights = importance_weights(path - sample.log_mixture[rows], self.max_weight, self.defensive_coef)
+        ratios = log_ratio(log_prob, sample.batch.behaviour_log_prob[part.rows])
+        path = path_log_ratio(ratios, part.episodes, self.importance) - sample.log_mixture[part.rows]
+        return importance_weights(path, self.max_weight, self.defensive_coef)
+
+    def normalized(self, weights: th.Tensor, part: Minibatch) -> th.Tensor:
+        """``(n_rows,)`` the weights as they are used."""
         return self_normalized(weights, part.episodes, self.importance, all_sum) if self.self_normalize else weights
+
+    def is_clipped(self, weights: th.Tensor) -> th.Tensor:
+        """``(n_rows,)`` bool, where weights, not self-normalised yet, were truncated at ``max_weight``."""
+        return weights >= self.max_weight
 
     def credit(self, sample: WeightedSample, part: Minibatch, weights: th.Tensor) -> th.Tensor:
         """What the score of each step is multiplied by.
 
-        :param weights: ``(n_rows,)``, as :meth:`weights` gives them
+        :param weights: ``(n_rows,)``, as :meth:`normalized` gives them
         :return: ``(n_rows,)``
         """
         batch, rows = sample.batch, part.rows
@@ -69,7 +74,8 @@ class Weighting:
         mean, scale = th.zeros_like(advantages[0]), th.ones_like(advantages[0])
         if self.normalize_advantage and part.n_rows > 1:
             mean, std = mean_and_std(advantages)
-            scale = std + 1e-8
+            # Where no advantage differs from another there is nothing to learn, from weighted rewards either
+            scale = th.where(std > 0, std + 1e-8, math.inf)
         if self.importance == "per_decision" and part.episodes is not None:
             baseline = (batch.returns - batch.advantages)[rows] + mean
             rewards = sample.rewards_to_the_end[rows]

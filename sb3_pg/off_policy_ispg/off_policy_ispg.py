@@ -70,10 +70,12 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     :param target_kl: KL(old || new) that an update should not pass, over the states of this rollout; None for no bound
     :param kl_constraint: what keeps it: ``"stop"`` takes no further step at 1.5 times the bound (as SB3's PPO, but by
         the KL in closed form, and over the rows of the step); ``"backtrack"`` undoes a step that would pass the bound
-        and halves it until it does not, so that the bound holds after every update; ``"penalty"`` adds ``kl_coef`` *
+        and halves it until it does not, so that the bound holds after every update (of the parameters: the running
+        statistics of a batch normalisation move with every forward pass); ``"penalty"`` adds ``kl_coef`` *
         KL to the loss, and doubles or halves ``kl_coef`` after an update that came out far from the bound
     :param kl_coef: the penalty's first coefficient
-    :param importance: ``"timestep"``, ``"per_decision"``, ``"trajectory"`` or ``"none"``
+    :param importance: ``"timestep"``, ``"per_decision"``, ``"trajectory"`` or ``"none"``; carried steps are weighted by
+        it too, and by ``"none"`` not at all
     :param max_weight: weights are truncated here; None for no limit but that of the number format (which warns)
     :param self_normalize: divide the weights by their mean
     :param defensive_coef: alpha of p / ((1 - alpha) q + alpha p), which is never above 1 / alpha; 0 for none
@@ -88,8 +90,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 3e-3,
-        n_steps: int = 64,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 32,
         batch_size: int | None = None,
         n_epochs: int = 10,
         gamma: float = 0.99,
@@ -359,16 +361,15 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         sample, everything = update.sample, whole_batch(update.sample.batch)
         self.policy.set_training_mode(False)
         log_prob = evaluate(self.policy, sample.batch, everything, self.micro_batch_size)
-        weights = update.weights(everything, log_prob)
+        bounded = update.weighting.bounded(sample, everything, log_prob)
+        weights, is_clipped = update.weighting.normalized(bounded, everything), update.weighting.is_clipped(bounded)
         clip_range = self._now(self.clip_range)
         if clip_range is not None:
             statistics["clip_range"] = clip_range
             is_clipped = (log_prob - sample.log_prob).expm1().abs() > clip_range
-        else:
-            is_clipped = weights >= update.weighting.max_weight
-        if weights.max().log().item() > overflow_limit(weights.dtype) - 1e-3:
+        if bounded.max().log().item() > overflow_limit(bounded.dtype) - 1e-3:
             self._warn_once(
-                f"An importance weight overflowed and was truncated at {weights.max().item():.1e}: few steps make the "
+                f"An importance weight overflowed and was truncated at {bounded.max().item():.1e}: few steps make the "
                 "estimate. Set max_weight, lower the learning rate, or write importance='timestep'."
             )
         kl = update.region.measure()

@@ -28,7 +28,7 @@ class Update:
 
     def weights(self, part: Minibatch, log_prob: th.Tensor) -> th.Tensor:
         """``(n_rows,)`` the importance weight of each row of a part, given its log-probs."""
-        return self.weighting.weights(self.sample, part, log_prob)
+        return self.weighting.normalized(self.weighting.bounded(self.sample, part, log_prob), part)
 
     def credit(self, part: Minibatch, log_prob: th.Tensor) -> th.Tensor:
         """``(n_rows,)`` what the score of each row of a part is multiplied by, given its log-probs."""

@@ -1,0 +1,95 @@
+"""How many environment steps several gradient steps on a batch save: ``python -m benchmarks.samples``.
+
+REINFORCE, which takes one step on each batch, against OffPolicyISPG on batches of the same size, with the same returns
+and the same baseline, without a critic. Ten seeds that no setting was chosen by; interrupted, it goes on where it
+stopped. The table goes to ``docs/results/samples.md``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.runs import Contender, Result, Run, publish, resume_all
+from benchmarks.settings import CARTPOLE, CARTPOLE_ISPG
+from sb3_pg import REINFORCE, OffPolicyISPG
+
+ENV_ID, SEEDS, N_STEPS, SOLVED = "CartPole-v1", range(10), 200_000, 475.0
+FOLDER, TABLE = Path("runs/samples"), Path("docs/results/samples.md")
+CONTENDERS = (
+    Contender("REINFORCE", REINFORCE, CARTPOLE),
+    Contender("OffPolicyISPG", OffPolicyISPG, CARTPOLE_ISPG),
+    Contender("OffPolicyISPG, 2 batches reused", OffPolicyISPG, CARTPOLE_ISPG | {"n_reused_batches": 2}),
+)
+N_RESAMPLES = 100_000
+
+
+def planned_runs() -> list[Run]:
+    """Every contender with every seed."""
+    return [
+        Run(
+            contender,
+            ENV_ID,
+            seed,
+            N_STEPS,
+            FOLDER / f"{number}_{seed}",
+            eval_every=N_STEPS,
+            train_target=SOLVED,
+        )
+        for number, contender in enumerate(CONTENDERS)
+        for seed in SEEDS
+    ]
+
+
+def steps_of(results: Sequence[Result], name: str) -> np.ndarray:
+    """Steps to the target of every seed; where it was not reached, the whole budget (in favour of that contender)."""
+    steps = [result.train_target_steps or N_STEPS for result in results if result.name == name]
+    return np.array(steps, dtype=np.float64)
+
+
+def interval(steps: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:
+    """95% bootstrap interval of the ratio of the mean steps, seeds drawn anew for each of the two."""
+    rng = np.random.default_rng(0)
+    draws = [rng.choice(values, (N_RESAMPLES, len(values))).mean(axis=1) for values in (steps, baseline)]
+    low, high = np.quantile(draws[0] / draws[1], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def table(results: Sequence[Result]) -> str:
+    """A line a contender, relative to the first."""
+    lines = [
+        f"| batches of 2,048 steps | seeds that reach {SOLVED:.0f} | median steps to it | slowest | "
+        "mean steps, relative to REINFORCE (95% interval) |",
+        "|---|---|---|---|---|",
+    ]
+    baseline = steps_of(results, CONTENDERS[0].name)
+    for contender in CONTENDERS:
+        own = steps_of(results, contender.name)
+        reached = [r for r in results if r.name == contender.name and r.train_target_steps is not None]
+        low, high = interval(own, baseline)
+        relative = "1" if contender is CONTENDERS[0] else f"{own.mean() / baseline.mean():.2f} ({low:.2f} to {high:.2f})"
+        lines.append(
+            f"| {contender.name} | {len(reached)} of {len(own)} | {median(own):,.0f} | {own.max():,.0f} | {relative} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Train what is missing, print and write the table."""
+    text = (
+        "# What several gradient steps on a batch save\n\nMade by `python -m benchmarks.samples`. "
+        f"{ENV_ID}, {len(SEEDS)} seeds, {N_STEPS:,} steps each. The same reward-to-go and\nleave-one-out baseline, no "
+        "critic, 8 environments with n_steps=256, gamma=1.0; REINFORCE takes one gradient step on\neach batch. Reached: "
+        f"the mean return of the last 100 training episodes is {SOLVED:.0f} or more. Settings: `benchmarks/settings.py`.\n"
+        "\n" + table(resume_all(planned_runs())) + "\n"
+    )
+    publish(text, TABLE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

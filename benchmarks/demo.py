@@ -1,4 +1,4 @@
-"""REINFORCE and VanillaPG beside Stable-Baselines3's A2C and PPO on CartPole-v1: ``python -m benchmarks.demo``.
+"""Our three algorithms beside Stable-Baselines3's A2C and PPO on CartPole-v1: ``python -m benchmarks.demo``.
 
 Each contender trains from the same seeds for the same number of environment steps. The demo prints a table, draws the
 learning curves into ``runs/demo/learning_curves.png`` and saves the models.
@@ -21,13 +21,14 @@ from tqdm import tqdm
 
 from benchmarks.runs import Contender, Result, Run, train_all
 from benchmarks.settings import CARTPOLE
-from sb3_pg import REINFORCE, VanillaPG
+from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 
 #: A2C and PPO have the settings that the RL Zoo tuned for this environment, REINFORCE those of benchmarks/settings.py,
-#: VanillaPG its defaults, which were chosen on it.
+#: VanillaPG and OffPolicyISPG their defaults, which were chosen on it.
 CONTENDERS = (
     Contender("REINFORCE", REINFORCE, CARTPOLE),
     Contender("VanillaPG", VanillaPG),
+    Contender("OffPolicyISPG", OffPolicyISPG),
     Contender("A2C", A2C, {"ent_coef": 0.0}),
     Contender(
         "PPO",
@@ -68,7 +69,7 @@ def by_contender(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 def table(results: Sequence[Result]) -> str:
     """One line a run, and one with the means of each contender."""
-    lines = [f"{'':12}{'seed':>6}{'final score':>14}{'last 100':>11}{f'steps to {SOLVED:.0f}':>15}{'training':>11}"]
+    lines = [f"{'':14}{'seed':>6}{'final score':>14}{'last 100':>11}{f'steps to {SOLVED:.0f}':>15}{'training':>11}"]
     for name, own in by_contender(results).items():
         lines.extend(row(name, str(result.seed), [result]) for result in own)
         lines.append(row(name, "mean", own) + "\n")
@@ -82,7 +83,7 @@ def row(name: str, label: str, results: Sequence[Result]) -> str:
     )
     solved = [result.steps_to(SOLVED) for result in results]
     steps = "-" if None in solved else f"{mean(step for step in solved if step is not None):,.0f}"
-    return f"{name:12}{label:>6}{final:14.1f}{train:11.1f}{steps:>15}{seconds:9.1f} s"
+    return f"{name:14}{label:>6}{final:14.1f}{train:11.1f}{steps:>15}{seconds:9.1f} s"
 
 
 def draw_learning_curves(results: Sequence[Result], path: Path) -> None:

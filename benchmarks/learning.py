@@ -103,9 +103,9 @@ def table(task: Task, results: Sequence[Result]) -> str:
 def page(tables: Iterable[str]) -> str:
     """All tables, and how to read them."""
     return (
-        "# How reliably the algorithms learn\n\nMade by `python -m benchmarks.learning`. Reached: the mean return of the "
-        "last 100 training\nepisodes, of the stochastic policy, is the target or more. Final score: mean return of 100 "
-        "episodes of the\ndeterministic policy after the last step, whatever came before. The settings are in "
+        "# How reliably the algorithms learn\n\nMade by `python -m benchmarks.learning`. Reached: the mean return of "
+        "the last 100 training\nepisodes, of the stochastic policy, is the target or more. Final score: mean return of "
+        "100 episodes of the\ndeterministic policy after the last step, whatever came before. Settings: "
         "`benchmarks/settings.py`.\n\n" + "\n\n".join(tables) + "\n"
     )
 

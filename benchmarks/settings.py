@@ -34,3 +34,17 @@ LUNAR_LANDER: dict[str, Any] = {
     "ent_coef": 0.01,
     "n_value_updates": 20,
 }
+
+#: VanillaPG on Pendulum-v1 with 8 environments, along the natural gradient.
+PENDULUM_VPG: dict[str, Any] = {
+    "learning_rate": 0.3,
+    "n_steps": 128,
+    "gamma": 0.9,
+    "gae_lambda": 0.95,
+    "max_grad_norm": None,
+    "normalize_advantage": True,
+    "natural_gradient": True,
+    "n_value_updates": 30,
+    "use_sde": True,
+    "sde_sample_freq": 4,
+}

@@ -1,0 +1,220 @@
+"""Vector environments by name, from SB3, Gymnasium or EnvPool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from stable_baselines3.common import env_util
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+from sb3_pg.envs.vector import GymnasiumVecEnv
+
+Backend = Literal["auto", "dummy", "subproc", "gymnasium", "envpool"]
+BACKENDS = ("auto", "dummy", "subproc", "gymnasium", "envpool")
+#: Arguments of the adapter, in ``vec_env_kwargs``
+ADAPTER_KWARGS = ("record_episode_statistics", "step_infos")
+
+
+def make_vec_env(
+    env_id: str | Callable[..., gym.Env[Any, Any]],
+    n_envs: int = 1,
+    seed: int | None = None,
+    start_index: int = 0,
+    monitor_dir: str | None = None,
+    wrapper_class: Callable[..., gym.Env[Any, Any]] | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    vec_env_cls: type[DummyVecEnv] | type[SubprocVecEnv] | None = None,
+    vec_env_kwargs: dict[str, Any] | None = None,
+    monitor_kwargs: dict[str, Any] | None = None,
+    wrapper_kwargs: dict[str, Any] | None = None,
+    *,
+    backend: Backend = "auto",
+) -> VecEnv:
+    """SB3's ``make_vec_env``, with a choice of what steps the environments. Each records its episodes' statistics.
+
+    - ``"dummy"``, ``"subproc"``: SB3's, in this process or in one process for each environment.
+    - ``"gymnasium"``: Gymnasium's. One that computes all environments at once, if ``env_id`` is registered with one;
+      else a ``SyncVectorEnv``. In ``vec_env_kwargs``: ``vectorization_mode`` (``"sync"``, ``"async"``), arguments of
+      Gymnasium's class, and of :class:`~sb3_pg.envs.vector.GymnasiumVecEnv`.
+    - ``"envpool"``: EnvPool's, in threads of C++. In ``vec_env_kwargs``: arguments of ``envpool.make``
+      (``num_threads``, ...) and of the adapter; ``step_infos`` is False if not given.
+    - ``"auto"``: ``"gymnasium"`` for an id registered with an environment that computes all at once, where nothing
+      else is asked for that it cannot do (a wrapper, a monitor's files, ...); else ``"dummy"``.
+
+    :param start_index, monitor_dir, vec_env_cls, monitor_kwargs: for SB3's backends only
+    :param wrapper_class: around each environment; not for EnvPool
+    :raises ValueError: for a combination that has no meaning, or if EnvPool is not installed
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+    sb3_only = {
+        "start_index": start_index != 0,
+        "monitor_dir": monitor_dir is not None,
+        "vec_env_cls": vec_env_cls is not None,
+        "monitor_kwargs": bool(monitor_kwargs),
+    }
+    given = [name for name, is_given in sb3_only.items() if is_given]
+    if backend == "auto":
+        alone = not given and wrapper_class is None and not wrapper_kwargs and not vec_env_kwargs
+        backend = "gymnasium" if alone and has_vector_entry_point(env_id) else "dummy"
+    if backend in ("dummy", "subproc"):
+        if backend == "subproc":
+            if vec_env_cls is not None:
+                raise ValueError(f"backend='subproc' and vec_env_cls={vec_env_cls.__name__}: leave one of them out")
+            vec_env_cls = SubprocVecEnv
+        sb3_kwargs = (env_kwargs, vec_env_cls, vec_env_kwargs, monitor_kwargs, wrapper_kwargs)
+        return env_util.make_vec_env(env_id, n_envs, seed, start_index, monitor_dir, wrapper_class, *sb3_kwargs)
+
+    if given:
+        raise ValueError(
+            f"{' and '.join(given)} needs SB3's environments: write backend='dummy' or 'subproc' (VecMonitor(env, "
+            f"filename) writes a monitor's file for any backend), got backend={backend!r}"
+        )
+    if not isinstance(env_id, str):
+        raise ValueError(
+            f"backend={backend!r} takes the id of an environment, got {env_id!r}: write backend='dummy', or "
+            "GymnasiumVecEnv(gymnasium.vector.SyncVectorEnv([env_fn] * n_envs))"
+        )
+    wrapper = None if wrapper_class is None else partial(wrapper_class, **(wrapper_kwargs or {}))
+    maker = make_gymnasium if backend == "gymnasium" else make_envpool
+    vec_env = maker(env_id, n_envs, seed, wrapper, dict(env_kwargs or {}), dict(vec_env_kwargs or {}))
+    vec_env.seed(seed)
+    if seed is not None:
+        vec_env.action_space.seed(seed)
+    return vec_env
+
+
+def has_vector_entry_point(env_id: object) -> bool:
+    """Whether Gymnasium knows a vector environment of that id."""
+    return isinstance(env_id, str) and gym.spec(env_id).vector_entry_point is not None
+
+
+def make_gymnasium(
+    env_id: str,
+    n_envs: int,
+    seed: int | None,
+    wrapper: Callable[..., Any] | None,
+    env_kwargs: dict[str, Any],
+    vec_env_kwargs: dict[str, Any],
+) -> GymnasiumVecEnv:
+    """Gymnasium's vector environment of that id, adapted."""
+    adapter_kwargs = {key: vec_env_kwargs.pop(key) for key in ADAPTER_KWARGS if key in vec_env_kwargs}
+    mode = vec_env_kwargs.pop("vectorization_mode", None)
+    if mode is None:
+        batched = has_vector_entry_point(env_id) and wrapper is None and not vec_env_kwargs
+        mode = "vector_entry_point" if batched else "sync"
+    mode = gym.VectorizeMode(mode).value
+    if mode == "vector_entry_point":
+        if wrapper is not None or vec_env_kwargs:
+            what = ", ".join([*vec_env_kwargs, *(["wrapper_class"] if wrapper is not None else [])])
+            raise ValueError(
+                f"vectorization_mode='vector_entry_point' has no single environments for {what}: write "
+                "vectorization_mode='sync' or 'async' in vec_env_kwargs"
+            )
+    else:
+        # Not SAME_STEP: what an environment observes in an array that its reset() overwrites is copied in between.
+        vec_env_kwargs.setdefault("autoreset_mode", AutoresetMode.DISABLED)
+    make = partial(
+        gym.make_vec,
+        env_id,
+        n_envs,
+        vectorization_mode=mode,
+        vector_kwargs=vec_env_kwargs,
+        wrappers=None if wrapper is None else [wrapper],
+    )
+    try:
+        # as SB3 does, so that videos can be recorded
+        vector_env = make(**{"render_mode": "rgb_array", **env_kwargs})
+    except TypeError:
+        vector_env = make(**env_kwargs)
+    return GymnasiumVecEnv(vector_env, **adapter_kwargs)
+
+
+def make_envpool(
+    env_id: str,
+    n_envs: int,
+    seed: int | None,
+    wrapper: Callable[..., Any] | None,
+    env_kwargs: dict[str, Any],
+    vec_env_kwargs: dict[str, Any],
+) -> GymnasiumVecEnv:
+    """EnvPool's environment of that id, adapted."""
+    if wrapper is not None:
+        raise ValueError("wrapper_class has no single environments to wrap in EnvPool: write backend='dummy'")
+    if vec_env_kwargs.get("batch_size", n_envs) != n_envs:
+        raise ValueError(
+            f"SB3 steps all environments at once, got batch_size={vec_env_kwargs['batch_size']} for n_envs={n_envs}: "
+            "leave batch_size out"
+        )
+    adapter_kwargs = {"step_infos": False}
+    adapter_kwargs |= {key: vec_env_kwargs.pop(key) for key in ADAPTER_KWARGS if key in vec_env_kwargs}
+    return GymnasiumVecEnv(EnvPoolVectorEnv(env_id, n_envs, seed, **env_kwargs, **vec_env_kwargs), **adapter_kwargs)
+
+
+class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
+    """EnvPool with Gymnasium's masked reset. A seed makes a new pool, as EnvPool is seeded when it is made.
+
+    :param config: arguments of ``envpool.make``
+    :raises ValueError: if EnvPool is not installed
+    """
+
+    def __init__(self, env_id: str, num_envs: int, seed: int | None = None, **config: Any) -> None:
+        try:
+            envpool = import_module("envpool")
+        except ImportError as error:
+            raise ValueError(
+                "backend='envpool' needs EnvPool, which is not installed: pip install 'sb3_pg[envpool]', or write "
+                "backend='auto'"
+            ) from error
+        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+        self.num_envs = num_envs
+        self._make = partial(envpool.make, env_id, env_type="gymnasium", num_envs=num_envs, **config)
+        self._new_pool(seed)
+        self.single_observation_space = self._pool.observation_space
+        self.single_action_space = self._pool.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def _new_pool(self, seed: int | None) -> None:
+        seed = int(np.random.randint(2**31)) if seed is None else seed % 2**31
+        self._pool = self._make(seed=seed)
+        self._unused_seed: int | None = seed
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset all environments, or those of ``options["reset_mask"]``."""
+        mask = None if options is None else options.get("reset_mask")
+        if mask is None:
+            if seed is not None and seed % 2**31 != self._unused_seed:
+                self._pool.close()
+                self._new_pool(seed)
+            self._unused_seed = None
+            self._obs, _ = self._pool.reset()
+            return self._obs, {}
+        # EnvPool would reset these in their next step, but it can reset some alone.
+        first_obs, _ = self._pool.reset(np.flatnonzero(mask).astype(np.int32))
+        if isinstance(self._obs, dict):
+            obs: Any = {key: value.copy() for key, value in self._obs.items()}
+            for key, value in obs.items():
+                value[mask] = first_obs[key]
+        else:
+            obs = self._obs.copy()
+            obs[mask] = first_obs
+        return obs, {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step all environments."""
+        self._obs, rewards, terminated, truncated, infos = self._pool.step(actions)
+        # EnvPool's own book-keeping, in other shapes
+        infos = {key: value for key, value in infos.items() if key not in ("env_id", "players")}
+        return self._obs, rewards, terminated, truncated, infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the threads."""
+        self._pool.close()

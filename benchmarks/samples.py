@@ -81,8 +81,8 @@ def main() -> int:
     """Train what is missing, print and write the table."""
     text = (
         "# What several gradient steps on a batch save\n\nMade by `python -m benchmarks.samples`. "
-        f"{ENV_ID}, {len(SEEDS)} seeds. The same reward-to-go and leave-one-out\nbaseline, no critic, 8 environments with "
-        "n_steps=256, gamma=1.0; REINFORCE takes one gradient step on each batch.\nReached: an evaluation of the "
+        f"{ENV_ID}, {len(SEEDS)} seeds. The same reward-to-go and leave-one-out\nbaseline, no critic, 8 environments "
+        "with n_steps=256, gamma=1.0; REINFORCE takes one gradient step on each batch.\nReached: an evaluation of the "
         f"deterministic policy, 10 episodes every 2,000 steps, gives {SOLVED:.0f} or more.\nSettings: "
         "`benchmarks/settings.py`.\n\n" + table(resume_all(planned_runs())) + "\n"
     )

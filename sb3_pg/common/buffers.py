@@ -14,12 +14,13 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_pg.common.checks import check_choice, check_positive_int
 from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.segments import Segments, find_segments
-from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Observations, Returns
+from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Observations, Returns, pieces
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex, generalized_advantage, reward_to_go, total_return
 from sb3_pg.estimators.episodes import check_rows
 
@@ -28,6 +29,8 @@ INCOMPLETE_EPISODES = ("carry", "bootstrap", "truncate", "drop")
 BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES)
 #: Least number of steps after which an episode that never ends is cut.
 MIN_CUT_LENGTH = 10_000
+#: Rows that a rollout is evaluated by at a time: few enough for the cache.
+EVALUATION_ROWS = 4096
 
 
 class EpisodeRolloutBuffer(RolloutBuffer):
@@ -140,6 +143,36 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         if self.pos == 0:
             self._known |= np.asarray(episode_start, dtype=bool)
         super().add(obs, action, reward, episode_start, value, log_prob)  # type: ignore[arg-type]
+
+    @property
+    def takes_facts(self) -> bool:
+        """Whether :meth:`add_facts` may stand in for :meth:`add`: not where a subclass has its own."""
+        return type(self).add is EpisodeRolloutBuffer.add and not isinstance(self.observations, dict)
+
+    def add_facts(self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, episode_start: np.ndarray) -> None:
+        """A step without its values and log-probs, which :meth:`add_evaluation` has to follow up for all of them.
+
+        :param obs: ``(n_envs, *obs_shape)``
+        """
+        if self.pos == 0:
+            self._known |= np.asarray(episode_start, dtype=bool)
+        self.observations[self.pos] = obs
+        self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
+        self.rewards[self.pos] = reward
+        self.episode_starts[self.pos] = episode_start
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def add_evaluation(self, policy: ActorCriticPolicy) -> None:
+        """Values and log-probs of the rollout, under the policy that drew it."""
+        n_rows = self.pos * self.n_envs
+        observations = self._tensor(self.observations[: self.pos].reshape(n_rows, *self.obs_shape))
+        actions = self._actions(self._tensor(self.actions[: self.pos].reshape(n_rows, -1)))
+        values, log_probs = self.values.reshape(-1), self.log_probs.reshape(-1)
+        with th.no_grad():
+            for rows in pieces(n_rows, EVALUATION_ROWS):
+                value, log_prob, _ = policy.evaluate_actions(observations[rows], actions[rows])
+                values[rows], log_probs[rows] = value.flatten().cpu().numpy(), log_prob.cpu().numpy()
 
     def add_episode_ends(self, envs: np.ndarray, truncated: np.ndarray, terminal_values: np.ndarray) -> None:
         """Note how the episodes ended that the step just added was the last of.

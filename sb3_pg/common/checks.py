@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import numpy as np
@@ -38,7 +39,8 @@ def check_finite(what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: 
     :param step: the time step to name, in steps over all environments
     """
     for array in values.values() if isinstance(values, dict) else (values,):
-        if array.dtype.kind != "f" or np.isfinite(array).all():
+        # A finite sum of squares, which takes no room, settles it; an infinite one may only have overflowed
+        if array.dtype.kind != "f" or math.isfinite(np.vdot(array, array)) or np.isfinite(array).all():
             continue
         bad = ~np.isfinite(array).reshape(n_envs, -1).all(axis=1)
         env = int(np.flatnonzero(bad)[0])

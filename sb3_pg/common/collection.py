@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.common.buffers import EpisodeRolloutBuffer
 from sb3_pg.common.checks import check_finite
+from sb3_pg.common.fast_actor import FastActor, has_fast_actor
 from sb3_pg.common.type_aliases import Baseline
 
 
@@ -48,14 +49,20 @@ class EpisodeCollector(OnPolicyAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
+        # Values and log-probs can wait for the end of the rollout where a step needs the actor alone
+        is_fast = buffer.takes_facts and has_fast_actor(self.policy)
+        actor = FastActor(self.policy, env.num_envs) if is_fast else None
 
         while n_steps < n_rollout_steps and not buffer.quota_filled:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            with th.no_grad():
-                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-                actions, values, log_probs = self.policy(obs_tensor)
-            actions = actions.cpu().numpy()
+            if actor is None:
+                with th.no_grad():
+                    obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+                    actions, values, log_probs = self.policy(obs_tensor)
+                actions = actions.cpu().numpy()
+            else:
+                actions = actor.act(self._last_obs)  # type: ignore[arg-type]
 
             clipped_actions = self._env_actions(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
@@ -69,7 +76,10 @@ class EpisodeCollector(OnPolicyAlgorithm):
                 return False
 
             n_steps += 1
-            buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+            if actor is None:
+                buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+            else:
+                buffer.add_facts(self._last_obs, actions, rewards, self._last_episode_starts)  # type: ignore[arg-type]
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
             ended = np.flatnonzero(dones)
             if len(ended) > 0:
@@ -78,6 +88,8 @@ class EpisodeCollector(OnPolicyAlgorithm):
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
 
+        if actor is not None:
+            buffer.add_evaluation(self.policy)
         buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
         self.logger.record("rollout/episodes", 0 if buffer.batch is None else buffer.batch.episodes.n_episodes)
         self.logger.record("rollout/carried_steps", buffer.carried_steps)

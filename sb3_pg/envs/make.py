@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from importlib import import_module
 from typing import Any, Literal
@@ -40,9 +41,9 @@ def make_vec_env(
     """SB3's ``make_vec_env``, with a choice of what steps the environments. Each records its episodes' statistics.
 
     - ``"dummy"``, ``"subproc"``: SB3's, in this process or in one process for each environment.
-    - ``"gymnasium"``: Gymnasium's. One that computes all environments at once, if ``env_id`` is registered with one;
-      else a ``SyncVectorEnv``. In ``vec_env_kwargs``: ``vectorization_mode`` (``"sync"``, ``"async"``), arguments of
-      Gymnasium's class, and of :class:`~sb3_pg.envs.vector.GymnasiumVecEnv`.
+    - ``"gymnasium"``: Gymnasium's. One that computes all environments at once, with random numbers of its own, if
+      ``env_id`` is registered with one; else a ``SyncVectorEnv``. In ``vec_env_kwargs``: ``vectorization_mode``
+      (``"sync"``, ``"async"``), arguments of that class, and of :class:`~sb3_pg.envs.vector.GymnasiumVecEnv`.
     - ``"envpool"``: EnvPool's, in threads of C++. In ``vec_env_kwargs``: arguments of ``envpool.make``
       (``num_threads``, ...) and of the adapter; ``step_infos`` is False if not given.
     - ``"auto"``: ``"gymnasium"`` for an id registered with an environment that computes all at once, where nothing
@@ -72,16 +73,7 @@ def make_vec_env(
         sb3_kwargs = (env_kwargs, vec_env_cls, vec_env_kwargs, monitor_kwargs, wrapper_kwargs)
         return env_util.make_vec_env(env_id, n_envs, seed, start_index, monitor_dir, wrapper_class, *sb3_kwargs)
 
-    if given:
-        raise ValueError(
-            f"{' and '.join(given)} needs SB3's environments: write backend='dummy' or 'subproc' (VecMonitor(env, "
-            f"filename) writes a monitor's file for any backend), got backend={backend!r}"
-        )
-    if not isinstance(env_id, str):
-        raise ValueError(
-            f"backend={backend!r} takes the id of an environment, got {env_id!r}: write backend='dummy', or "
-            "GymnasiumVecEnv(gymnasium.vector.SyncVectorEnv([env_fn] * n_envs))"
-        )
+    env_id = check_for_sb3(env_id, backend, given)
     wrapper = None if wrapper_class is None else partial(wrapper_class, **(wrapper_kwargs or {}))
     maker = make_gymnasium if backend == "gymnasium" else make_envpool
     vec_env = maker(env_id, n_envs, seed, wrapper, dict(env_kwargs or {}), dict(vec_env_kwargs or {}))
@@ -91,9 +83,33 @@ def make_vec_env(
     return vec_env
 
 
+def check_for_sb3(env_id: object, backend: str, sb3_only: list[str]) -> str:
+    """Refuse what only SB3's environments can do; returns the id."""
+    if sb3_only:
+        raise ValueError(
+            f"{' and '.join(sb3_only)} needs SB3's environments: write backend='dummy' or 'subproc' (VecMonitor(env, "
+            f"filename) writes a monitor's file for any backend), got backend={backend!r}"
+        )
+    if not isinstance(env_id, str):
+        raise ValueError(
+            f"backend={backend!r} takes the id of an environment, got {env_id!r}: write backend='dummy', or "
+            "GymnasiumVecEnv(gymnasium.vector.SyncVectorEnv([env_fn] * n_envs))"
+        )
+    return env_id
+
+
 def has_vector_entry_point(env_id: object) -> bool:
     """Whether Gymnasium knows a vector environment of that id."""
-    return isinstance(env_id, str) and gym.spec(env_id).vector_entry_point is not None
+    if not isinstance(env_id, str):
+        return False
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            import_module(module)  # it registers the environment
+        spec = gym.spec(name)
+    except (ImportError, gym.error.Error):
+        return False  # who makes it says what is wrong
+    return spec.vector_entry_point is not None and not spec.additional_wrappers
 
 
 def make_gymnasium(
@@ -110,7 +126,9 @@ def make_gymnasium(
     if mode is None:
         batched = has_vector_entry_point(env_id) and wrapper is None and not vec_env_kwargs
         mode = "vector_entry_point" if batched else "sync"
-    mode = gym.VectorizeMode(mode).value
+    modes = ("sync", "async", "vector_entry_point")
+    if mode not in modes:
+        raise ValueError(f"vectorization_mode must be one of {', '.join(map(repr, modes))}, got {mode!r}")
     if mode == "vector_entry_point":
         if wrapper is not None or vec_env_kwargs:
             what = ", ".join([*vec_env_kwargs, *(["wrapper_class"] if wrapper is not None else [])])
@@ -119,7 +137,7 @@ def make_gymnasium(
                 "vectorization_mode='sync' or 'async' in vec_env_kwargs"
             )
     else:
-        # Not SAME_STEP: what an environment observes in an array that its reset() overwrites is copied in between.
+        # Not SAME_STEP, which is less exact: see GymnasiumVecEnv
         vec_env_kwargs.setdefault("autoreset_mode", AutoresetMode.DISABLED)
     make = partial(
         gym.make_vec,
@@ -198,14 +216,12 @@ class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
             self._obs, _ = self._pool.reset()
             return self._obs, {}
         # EnvPool would reset these in their next step, but it can reset some alone.
+        obs = deepcopy(self._obs)
         first_obs, _ = self._pool.reset(np.flatnonzero(mask).astype(np.int32))
-        if isinstance(self._obs, dict):
-            obs: Any = {key: value.copy() for key, value in self._obs.items()}
-            for key, value in obs.items():
-                value[mask] = first_obs[key]
-        else:
-            obs = self._obs.copy()
-            obs[mask] = first_obs
+        for array, first in (
+            [(obs[key], first_obs[key]) for key in obs] if isinstance(obs, dict) else [(obs, first_obs)]
+        ):
+            array[mask] = first
         return obs, {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:

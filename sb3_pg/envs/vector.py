@@ -29,12 +29,17 @@ Batch = np.ndarray | dict[str, np.ndarray]
 
 SIMPLE_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
+#: In SAME_STEP mode, where an episode's last observation and infos are
+FINAL = ("final_obs", "final_info")
+
 
 class GymnasiumVecEnv(VecEnv):
     """A ``gymnasium.vector.VectorEnv`` as SB3's VecEnv, with SB3's meaning of a done and a Monitor's statistics.
 
     :param vector_env: in any autoreset mode; in NEXT_STEP mode, Gymnasium's own environments without a wrapper around
-        them. It should not have been stepped, and from now on is stepped by nothing else.
+        them. From now on it is stepped by nothing else. DISABLED is the most exact: in SAME_STEP mode an environment
+        must not write its first observation into the array of the last, and Gymnasium's Sync and Async environments
+        (1.4) put infos of a reset and of a step into one array, of the type of the first.
     :param record_episode_statistics: give ``infos[i]["episode"]`` at the end of each episode, as a Monitor around each
         environment would. Where there is such a Monitor already, its own statistics are left alone. Turn it off under
         a VecMonitor.
@@ -56,9 +61,8 @@ class GymnasiumVecEnv(VecEnv):
         # Sync and Async reset exactly who is in the mask; wrappers may transform anew what they are given again.
         self._doubt_masks = type(vector_env) not in (SyncVectorEnv, AsyncVectorEnv, CartPoleVectorEnv)
         self._doubt_masks &= not isinstance(vector_env, VectorWrapper)
-        self._fresh_obs = type(vector_env) is CartPoleVectorEnv or (
-            type(vector_env) in (SyncVectorEnv, AsyncVectorEnv) and vector_env.copy
-        )
+        copies = type(vector_env) in (SyncVectorEnv, AsyncVectorEnv) and getattr(vector_env, "copy", False)
+        self._fresh_obs = copies or type(vector_env) is CartPoleVectorEnv
         super().__init__(
             vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space
         )  # asks for render_mode
@@ -89,7 +93,7 @@ class GymnasiumVecEnv(VecEnv):
         """Keep the actions, ``(n_envs, ...)``, for :meth:`step_wait`."""
         self._actions = np.asarray(actions)
 
-    def step_wait(self) -> tuple[Batch, np.ndarray, np.ndarray, list[dict[str, Any]]]:  # type: ignore[override]
+    def step_wait(self) -> tuple[Batch, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step all environments, and reset those that are done.
 
         :return: observations ``(n_envs, ...)``, rewards ``(n_envs,)`` in float32, dones ``(n_envs,)``, infos
@@ -120,7 +124,7 @@ class GymnasiumVecEnv(VecEnv):
         ended: list[int] = np.flatnonzero(dones).tolist()
         if self._same_step:
             last_obs = [self._final_obs(infos, idx) for idx in ended]
-            first_infos = {key: value for key, value in infos.items() if key not in ("final_obs", "final_info")}
+            first_infos = {key: value for key, value in infos.items() if key.lstrip("_") not in FINAL}
             infos = infos.get("final_info", {})
         else:
             last_obs = [row_of(obs, idx) for idx in ended]
@@ -458,12 +462,14 @@ def with_masked_reset(vector_env: VectorEnv[Any, Any, Any]) -> tuple[VectorEnv[A
     # Without shared memory, its workers forget that they have been reset already.
     if type(vector_env) is AsyncVectorEnv and vector_env.shared_memory and vector_env.worker is None:
         return vector_env, False
-    problem = "a wrapper around it counts on that" if isinstance(vector_env, VectorWrapper) else "it has no other reset"
+    wrapped = isinstance(vector_env, VectorWrapper)
+    problem = "a wrapper around it counts on that" if wrapped else "it has no other reset"
+    instead = AutoresetMode.SAME_STEP if wrapped else AutoresetMode.DISABLED
     raise ValueError(
         f"{vector_env} resets an environment in the step after its last (autoreset_mode=NEXT_STEP, Gymnasium's "
         f"default), which for SB3 would be a step that never was, and {problem}: write "
-        "gymnasium.make_vec(env_id, num_envs, vectorization_mode='sync', vector_kwargs={'autoreset_mode': 'SameStep'}) "
-        "(or 'async'); or make_vec_env(..., backend='dummy'); or, in an environment of your own, give "
+        f"gymnasium.make_vec(env_id, num_envs, vectorization_mode='sync', vector_kwargs={{'autoreset_mode': "
+        f"{instead.value!r}}}) (or 'async'); or make_vec_env(..., backend='dummy'); or, in an environment of your own, give "
         "reset(options={'reset_mask': mask}) and set metadata['autoreset_mode'] = AutoresetMode.DISABLED"
     )
 

@@ -16,6 +16,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector.async_vector_env import _async_worker
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,6 +114,31 @@ class Batched(VectorEnv[Any, Any, Any]):
         return self.t, np.ones(self.num_envs), self.t[:, 0] >= self.lengths, np.zeros(self.num_envs, bool), {}
 
 
+class BatchedSameStep(Batched):
+    """Another stranger's, that gives the last observations of all in one array."""
+
+    def __init__(self, as_dict: bool = False, forgets: bool = False) -> None:
+        super().__init__(AutoresetMode.SAME_STEP)
+        self.as_dict, self.forgets = as_dict, forgets
+        if as_dict:
+            self.single_observation_space = spaces.Dict({"t": self.single_observation_space})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        obs = super().reset(seed=seed, options=options)[0]
+        return {"t": obs} if self.as_dict else obs, {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        obs, rewards, terminated, truncated, _ = super().step(actions)
+        last = obs.copy()
+        obs[terminated] = 0
+        infos = (
+            {"final_obs": {"t": last} if self.as_dict else last, "_final_obs": terminated} if terminated.any() else {}
+        )
+        if infos and self.forgets:
+            infos["_final_obs"] = ~terminated
+        return {"t": obs} if self.as_dict else obs, rewards, terminated, truncated, infos
+
+
 def monitored(env_fn: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
     return Monitor(env_fn())
 
@@ -199,7 +225,7 @@ def test_discrete_observations(mode: AutoresetMode) -> None:
     """In SAME_STEP mode FrozenLake's infos are wrong: its reset reports the int 1, its steps 1/3 (gymnasium 1.4)."""
     sb3, ours = pair(partial(gym.make, "FrozenLake-v1"), 2, mode)
     assert assert_same_transitions(sb3, ours, 80) >= 4
-    assert ours.reset().dtype == sb3.reset().dtype == np.int64  # type: ignore[union-attr]
+    assert ours.reset().dtype == sb3.reset().dtype == np.int64
 
 
 @every_mode
@@ -230,7 +256,7 @@ def test_native_cart_pole(n_envs: int) -> None:
     rng = np.random.default_rng(0)
     for _ in range(400):
         for idx in np.flatnonzero(starts):
-            sb3.envs[idx].unwrapped.state = ours.get_attr("state")[0][:, idx].copy()  # type: ignore[attr-defined]
+            sb3.envs[idx].unwrapped.state = ours.get_attr("state")[0][:, idx].copy()
         actions = rng.integers(0, 2, n_envs)
         (obs, rewards, dones, infos), (our_obs, our_rewards, our_dones, our_infos) = (
             sb3.step(actions),
@@ -297,6 +323,18 @@ def test_a_strangers_masked_reset() -> None:
     seen = [ours.step(np.zeros(2, dtype=np.int64)) for _ in range(5)]
     assert [obs[:, 0].tolist() for obs, *_ in seen] == [[1, 1], [2, 2], [0, 3], [1, 0], [2, 1]]
     assert seen[2][3][0]["terminal_observation"] == [3] and seen[3][3][1]["terminal_observation"] == [4]
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_strangers_same_step(as_dict: bool) -> None:
+    ours = GymnasiumVecEnv(BatchedSameStep(as_dict))
+    ours.reset()
+    seen = [ours.step(np.zeros(2, dtype=np.int64)) for _ in range(5)]
+    obs = [step[0]["t"] if as_dict else step[0] for step in seen]
+    assert [row[:, 0].tolist() for row in obs] == [[1, 1], [2, 2], [0, 3], [1, 0], [2, 1]]
+    assert_equal(seen[2][3][0]["terminal_observation"], {"t": [3]} if as_dict else [3], "first")
+    assert_equal(seen[3][3][1]["terminal_observation"], {"t": [4]} if as_dict else [4], "second")
+    assert seen[3][3][0] == {}
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
@@ -397,10 +435,10 @@ def test_seeds_and_options_are_for_the_next_reset_only() -> None:
     assert [options[-1] for options in ours.get_attr("options")] == [{"wind": 3}, {"wind": 3}]
     assert ours.reset_infos[0]["length"] == ours.get_attr("length")[0]
     second = ours.reset()
-    assert not np.array_equal(first[:, 2], second[:, 2])  # type: ignore[call-overload,index]
+    assert not np.array_equal(first[:, 2], second[:, 2])
     assert ours.get_attr("options")[0][-1] == {}
     ours.seed(5)
-    np.testing.assert_array_equal(ours.reset()[:, 2], first[:, 2])  # type: ignore[call-overload,index]
+    np.testing.assert_array_equal(ours.reset()[:, 2], first[:, 2])
     ours.set_options([{"wind": 1}, {"wind": 2}])
     with pytest.raises(ValueError, match="the same options to all"):
         ours.reset()
@@ -408,9 +446,9 @@ def test_seeds_and_options_are_for_the_next_reset_only() -> None:
 
 def test_a_native_environment_is_seeded_and_told_options() -> None:
     ours = GymnasiumVecEnv(CartPoleVectorEnv(2))
-    ours.seed(np.int64(7)), ours.set_options({"low": 0.2, "high": 0.3})  # type: ignore[arg-type]
+    ours.seed(np.int64(7)), ours.set_options({"low": 0.2, "high": 0.3})
     first = ours.reset()
-    assert first.min() >= 0.2  # type: ignore[union-attr]
+    assert first.min() >= 0.2
     ours.seed(7), ours.set_options({"low": 0.2, "high": 0.3})
     np.testing.assert_array_equal(first, ours.reset())
     np.testing.assert_array_equal(ours.step(np.zeros(2, dtype=np.int64))[1], [1, 1])
@@ -474,8 +512,8 @@ def test_attributes_of_a_native_environment() -> None:
 def test_images() -> None:
     ours = GymnasiumVecEnv(SyncVectorEnv([partial(Tally, render_mode="rgb_array")] * 4))
     ours.reset()
-    assert [image.shape for image in ours.get_images()] == [(2, 2, 3)] * 4  # type: ignore[union-attr]
-    assert ours.render().shape == (4, 4, 3)  # type: ignore[union-attr]
+    assert [image.shape for image in ours.get_images()] == [(2, 2, 3)] * 4
+    assert ours.render().shape == (4, 4, 3)
     with pytest.warns(UserWarning, match="rgb_array"):
         assert GymnasiumVecEnv(SyncVectorEnv([Tally])).get_images() == [None]
 
@@ -572,7 +610,7 @@ class OnlyLeft(gym.Wrapper[Any, Any, Any, Any]):
 def test_envpool(as_dict: bool) -> None:
     sb3 = DummyVecEnv([lambda: Monitor(OnlyLeft(Tally(as_dict)))] * 3)
     kwargs = {"env_kwargs": {"as_dict": as_dict}, "vec_env_kwargs": {"step_infos": True}}
-    ours = make_vec_env("Tally-v0", 3, seed=5, backend="envpool", **kwargs)  # type: ignore[arg-type]
+    ours = make_vec_env("Tally-v0", 3, seed=5, backend="envpool", **kwargs)
     assert assert_same_transitions(sb3, ours, 60, seed=5) > 20
     first = ours.get_attr("_pool")[0]
     ours.seed(6), ours.reset()
@@ -625,7 +663,7 @@ def test_auto_takes_what_is_fast_where_it_does_the_same() -> None:
     for plain in (
         make_vec_env("Pendulum-v1", 2),
         make_vec_env("gymnasium:Pendulum-v1", 2),
-        make_vec_env(Tally, 2),  # type: ignore[arg-type]
+        make_vec_env(Tally, 2),
         make_vec_env("CartPole-v1", 2, wrapper_class=Monitor),
         make_vec_env("CartPole-v1", 2, vec_env_cls=DummyVecEnv),
         make_vec_env("CartPole-v1", 2, start_index=1),
@@ -687,10 +725,6 @@ class Tuples(gym.Env[Any, Any]):
     action_space = spaces.Discrete(2)
 
 
-def no_final_obs() -> VectorEnv[Any, Any, Any]:
-    return Batched(AutoresetMode.SAME_STEP)
-
-
 @pytest.mark.parametrize(
     "vector_env, said",
     [
@@ -709,11 +743,19 @@ def test_refusals(vector_env: Callable[[], Any], said: str) -> None:
         GymnasiumVecEnv(vector_env())
 
 
+def test_nothing_is_known_of_a_strangers_worker() -> None:
+    vector_env = AsyncVectorEnv([Tally], worker=_async_worker)
+    with pytest.raises(ValueError, match="it has no other reset"):
+        GymnasiumVecEnv(vector_env)
+    vector_env.close()
+
+
 @pytest.mark.parametrize(
     "vector_env, said",
     [
         (Batched(AutoresetMode.DISABLED, obeys=False), "changed environments that are not in the mask"),
         (Batched(AutoresetMode.SAME_STEP), "have no 'final_obs'"),
+        (BatchedSameStep(forgets=True), "have no 'final_obs' where an episode ended"),
     ],
 )
 def test_false_promises_are_noticed(vector_env: VectorEnv[Any, Any, Any], said: str) -> None:

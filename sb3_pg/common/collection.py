@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TensorDict
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -52,6 +53,10 @@ class EpisodeCollector(OnPolicyAlgorithm):
         # Values and log-probs can wait for the end of the rollout where a step needs the actor alone
         is_fast = buffer.takes_facts and has_fast_actor(self.policy)
         actor = FastActor(self.policy, env.num_envs) if is_fast else None
+        # Names that a callback may know from SB3; they stay None while the actor is alone
+        obs_tensor: TensorDict | th.Tensor | None = None
+        values: th.Tensor | None = None
+        log_probs: th.Tensor | None = None
 
         while n_steps < n_rollout_steps and not buffer.quota_filled:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -59,8 +64,8 @@ class EpisodeCollector(OnPolicyAlgorithm):
             if actor is None:
                 with th.no_grad():
                     obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-                    actions, values, log_probs = self.policy(obs_tensor)
-                actions = actions.cpu().numpy()
+                    drawn, values, log_probs = self.policy(obs_tensor)
+                actions = drawn.cpu().numpy()
             else:
                 actions = actor.act(self._last_obs)  # type: ignore[arg-type]
 

@@ -63,9 +63,7 @@ class GymnasiumVecEnv(VecEnv):
         self._doubt_masks &= not isinstance(vector_env, VectorWrapper)
         copies = type(vector_env) in (SyncVectorEnv, AsyncVectorEnv) and getattr(vector_env, "copy", False)
         self._fresh_obs = copies or type(vector_env) is CartPoleVectorEnv
-        super().__init__(
-            vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space
-        )  # asks for render_mode
+        super().__init__(vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space)
         self._records = record_episode_statistics and not any(self._sub_envs.wrapped(Monitor, range(self.num_envs)))
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
@@ -157,8 +155,8 @@ class GymnasiumVecEnv(VecEnv):
 
     def _final_obs(self, infos: dict[str, Any], idx: int) -> Any:
         """The last observation of an episode, from an environment in SAME_STEP mode."""
-        final_obs = infos.get("final_obs")
-        if final_obs is None:
+        final_obs, given = infos.get("final_obs"), infos.get("_final_obs")
+        if final_obs is None or (given is not None and not given[idx]):
             raise ValueError(
                 f"{self.vector_env} says autoreset_mode=SAME_STEP, but its infos have no 'final_obs' where an episode "
                 f"ended, only {sorted(infos)}: give infos['final_obs'] as gymnasium.vector.SyncVectorEnv does"
@@ -469,8 +467,8 @@ def with_masked_reset(vector_env: VectorEnv[Any, Any, Any]) -> tuple[VectorEnv[A
         f"{vector_env} resets an environment in the step after its last (autoreset_mode=NEXT_STEP, Gymnasium's "
         f"default), which for SB3 would be a step that never was, and {problem}: write "
         f"gymnasium.make_vec(env_id, num_envs, vectorization_mode='sync', vector_kwargs={{'autoreset_mode': "
-        f"{instead.value!r}}}) (or 'async'); or make_vec_env(..., backend='dummy'); or, in an environment of your own, give "
-        "reset(options={'reset_mask': mask}) and set metadata['autoreset_mode'] = AutoresetMode.DISABLED"
+        f"{instead.value!r}}}) (or 'async'); or make_vec_env(..., backend='dummy'); or, in an environment of your own, "
+        "give reset(options={'reset_mask': mask}) and set metadata['autoreset_mode'] = AutoresetMode.DISABLED"
     )
 
 

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
+from sb3_pg.envs import GymnasiumVecEnv, make_vec_env
 from sb3_pg.off_policy_ispg import OffPolicyISPG
 from sb3_pg.reinforce import REINFORCE
 from sb3_pg.vanilla_pg import VanillaPG
@@ -19,7 +20,9 @@ __all__ = [
     "ActorPolicy",
     "EpisodeDictRolloutBuffer",
     "EpisodeRolloutBuffer",
+    "GymnasiumVecEnv",
     "MultiInputActorPolicy",
     "OffPolicyISPG",
     "VanillaPG",
+    "make_vec_env",
 ]

@@ -1,10 +1,6 @@
 """Gymnasium's vector environments, as SB3's VecEnv.
 
-Gymnasium resets an environment that is done in one of three ways, and SB3 knows one: the step that ends an episode
-returns the first observation of the next. What gets there is a reset of the environments that are done and of no other,
-which Gymnasium calls a masked reset. An environment in NEXT_STEP mode that cannot do it spends one of its own steps on
-the reset, while the others go on; as SB3 has no transition without an action, that step would reach the learner as a
-transition that never was. Such an environment is refused.
+A step that ends an episode returns the first observation of the next: see :mod:`sb3_pg.envs.autoreset`.
 """
 
 from __future__ import annotations
@@ -18,11 +14,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
-from stable_baselines3.common.env_util import is_wrapped
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
+
+from sb3_pg.envs.autoreset import with_masked_reset
+from sb3_pg.envs.sub_envs import sub_envs_of
 
 #: ``(n_envs, ...)``, or a dictionary of such
 Batch = np.ndarray | dict[str, np.ndarray]
@@ -255,172 +253,6 @@ class GymnasiumVecEnv(VecEnv):
             raise AttributeError(f"{self._sub_envs} has no attribute or method {name!r}")
 
 
-class BatchedSubEnvs:
-    """A vector environment without an environment for each index: its own attributes are those of all."""
-
-    def __init__(self, vector_env: VectorEnv[Any, Any, Any]) -> None:
-        self.vector_env = vector_env
-
-    def __str__(self) -> str:
-        return f"{self.vector_env}, which has no single environments to look into,"
-
-    def _owner(self, name: str) -> Any:
-        env = self.vector_env
-        while isinstance(env, VectorWrapper) and not hasattr(env, name):
-            env = env.env
-        return env
-
-    def has(self, name: str) -> bool:
-        """Whether there is such an attribute."""
-        return hasattr(self._owner(name), name)
-
-    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
-        """An attribute, as often as asked for."""
-        value = getattr(self._owner(name), name)
-        return [value for _ in indices]
-
-    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
-        """Set an attribute for all."""
-        self._check_all(indices, f"set_attr({name!r}, ...)")
-        setattr(self._owner(name), name, value)
-
-    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Refused: a method of the whole says nothing of its parts."""
-        raise AttributeError(
-            f"{self} and so no method {name!r} for each index: call it on vec_env.vector_env, or use "
-            "make_vec_env(..., backend='dummy')"
-        )
-
-    def wrapped(self, wrapper_class: type[Any], indices: Sequence[int]) -> list[bool]:
-        """Nothing is wrapped."""
-        return [False for _ in indices]
-
-    def _check_all(self, indices: Sequence[int], what: str) -> None:
-        if set(indices) != set(range(self.vector_env.num_envs)):
-            raise ValueError(
-                f"{what} reaches all environments of {self.vector_env} or none, got indices={list(indices)}: leave "
-                "indices out, or use make_vec_env(..., backend='dummy')"
-            )
-
-
-class LocalSubEnvs(BatchedSubEnvs):
-    """The environments of a SyncVectorEnv, or of one that keeps a list of them as it does."""
-
-    def __init__(self, vector_env: VectorEnv[Any, Any, Any]) -> None:
-        super().__init__(vector_env)
-        self.envs: list[gym.Env[Any, Any]] = vector_env.unwrapped.envs  # type: ignore[attr-defined]
-
-    def __str__(self) -> str:
-        return str(self.envs[0])
-
-    def has(self, name: str) -> bool:
-        """Whether all have such an attribute."""
-        return all(env.has_wrapper_attr(name) for env in self.envs)
-
-    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
-        """An attribute of each."""
-        return [self.envs[idx].get_wrapper_attr(name) for idx in indices]
-
-    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
-        """Set an attribute of each."""
-        for idx in indices:
-            self.envs[idx].set_wrapper_attr(name, value)
-
-    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Call a method of each."""
-        return [self.envs[idx].get_wrapper_attr(name)(*args, **kwargs) for idx in indices]
-
-    def wrapped(self, wrapper_class: type[Any], indices: Sequence[int]) -> list[bool]:
-        """Whether each is wrapped so."""
-        return [is_wrapped(self.envs[idx], wrapper_class) for idx in indices]
-
-
-class RemoteSubEnvs(BatchedSubEnvs):
-    """The environments of an AsyncVectorEnv. An exception there would end a process, so names are looked up first."""
-
-    def __init__(self, vector_env: VectorEnv[Any, Any, Any]) -> None:
-        super().__init__(vector_env)
-        self.base: AsyncVectorEnv[Any, Any] = vector_env.unwrapped  # type: ignore[assignment]
-
-    def __str__(self) -> str:
-        return f"An environment of {self.base}"
-
-    def has(self, name: str) -> bool:
-        """Whether all have such an attribute."""
-        return all(self.base.call("has_wrapper_attr", name))
-
-    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
-        """An attribute of each (what it returns, if it is a method)."""
-        self._check_name(name)
-        values = self.base.get_attr(name)
-        return [values[idx] for idx in indices]
-
-    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
-        """Set an attribute of each: there is no way to reach some alone, so the others get what they have."""
-        values = [value for _ in range(self.base.num_envs)]
-        others = sorted(set(range(self.base.num_envs)) - set(indices))
-        if others and not self.has(name):
-            self._check_all(indices, f"set_attr({name!r}, ...), a new attribute,")
-        for idx, present in zip(others, self.get(name, others) if others else [], strict=True):
-            values[idx] = present
-        self.base.set_attr(name, values)
-
-    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Call a method of all."""
-        self._check_name(name)
-        self._check_all(indices, f"env_method({name!r}, ...)")
-        values = self.base.call(name, *args, **kwargs)
-        return [values[idx] for idx in indices]
-
-    def wrapped(self, wrapper_class: type[Any], indices: Sequence[int]) -> list[bool]:
-        """Whether each is wrapped in a Monitor; of other wrappers, only what they are called is to be had."""
-        if wrapper_class is Monitor:
-            monitored = self.base.call("has_wrapper_attr", "get_episode_rewards")
-            return [bool(monitored[idx]) for idx in indices]
-        raise NotImplementedError(
-            f"{self.base} does not tell whether its environments are wrapped in {wrapper_class.__name__}: use "
-            "make_vec_env(..., backend='subproc')"
-        )
-
-    def _check_name(self, name: str) -> None:
-        if name in ("reset", "step", "close"):
-            raise ValueError(f"{name!r} cannot be called on single environments of {self.base}: call vec_env.{name}()")
-
-
-class CartPoles(VectorWrapper[Any, Any, Any, Any, Any]):
-    """Gymnasium's vector CartPole, with the masked reset that it lacks.
-
-    It draws what the environment itself would have drawn in its next step, and in the same order.
-    """
-
-    def __init__(self, env: CartPoleVectorEnv) -> None:
-        super().__init__(env)
-        self.poles: Any = env
-        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.DISABLED}
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset all environments, or those of ``options["reset_mask"]``."""
-        mask = None if options is None else options.get("reset_mask")
-        if mask is None:
-            return super().reset(seed=seed, options=options)
-        poles = self.poles
-        poles.state[:, mask] = poles.np_random.uniform(low=poles.low, high=poles.high, size=(4, mask.sum()))
-        poles.steps[mask] = 0
-        poles.prev_done[mask] = False
-        return poles.state.T.astype(np.float32), {}
-
-
-def sub_envs_of(vector_env: VectorEnv[Any, Any, Any]) -> BatchedSubEnvs:
-    """The way to the single environments of a vector environment."""
-    base = vector_env.unwrapped
-    if isinstance(base, AsyncVectorEnv):
-        return RemoteSubEnvs(vector_env)
-    envs = getattr(base, "envs", None)
-    if isinstance(envs, (list, tuple)) and envs and all(isinstance(env, gym.Env) for env in envs):
-        return LocalSubEnvs(vector_env)
-    return BatchedSubEnvs(vector_env)
-
-
 def check_vector_env(vector_env: object) -> None:
     """Refuse what is no vector environment, and observations that SB3 has no policy for."""
     if not isinstance(vector_env, VectorEnv):
@@ -436,40 +268,6 @@ def check_vector_env(vector_env: object) -> None:
                 "SB3's policies observe Box, Discrete, MultiDiscrete and MultiBinary spaces, or a Dict of these, got "
                 f"{space}: wrap each environment (in gymnasium.wrappers.FlattenObservation, say)"
             )
-
-
-def with_masked_reset(vector_env: VectorEnv[Any, Any, Any]) -> tuple[VectorEnv[Any, Any, Any], bool]:
-    """An environment that resets those that are done and no other, and whether it does so by itself.
-
-    :raises ValueError: if it cannot
-    """
-    # Gymnasium's documentation: NEXT_STEP is the default
-    given = vector_env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-    try:
-        mode = AutoresetMode(given)
-    except ValueError as error:
-        raise ValueError(
-            f"metadata['autoreset_mode'] of {vector_env} must be a gymnasium.vector.AutoresetMode, got {given!r}"
-        ) from error
-    if mode is not AutoresetMode.NEXT_STEP:
-        return vector_env, mode is AutoresetMode.SAME_STEP
-    if type(vector_env) is CartPoleVectorEnv:
-        return CartPoles(vector_env), False
-    if type(vector_env) is SyncVectorEnv:
-        return vector_env, False
-    # Without shared memory, its workers forget that they have been reset already.
-    if type(vector_env) is AsyncVectorEnv and vector_env.shared_memory and vector_env.worker is None:
-        return vector_env, False
-    wrapped = isinstance(vector_env, VectorWrapper)
-    problem = "a wrapper around it counts on that" if wrapped else "it has no other reset"
-    instead = AutoresetMode.SAME_STEP if wrapped else AutoresetMode.DISABLED
-    raise ValueError(
-        f"{vector_env} resets an environment in the step after its last (autoreset_mode=NEXT_STEP, Gymnasium's "
-        f"default), which for SB3 would be a step that never was, and {problem}: write "
-        f"gymnasium.make_vec(env_id, num_envs, vectorization_mode='sync', vector_kwargs={{'autoreset_mode': "
-        f"{instead.value!r}}}) (or 'async'); or make_vec_env(..., backend='dummy'); or, in an environment of your own, "
-        "give reset(options={'reset_mask': mask}) and set metadata['autoreset_mode'] = AutoresetMode.DISABLED"
-    )
 
 
 def row_of(batch: Batch, idx: int) -> Any:

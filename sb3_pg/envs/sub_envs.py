@@ -1,0 +1,154 @@
+"""The way to the single environments of one of Gymnasium's vector environments: their attributes and methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorWrapper
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
+
+
+class BatchedSubEnvs:
+    """A vector environment without an environment for each index: its own attributes are those of all."""
+
+    def __init__(self, vector_env: VectorEnv[Any, Any, Any]) -> None:
+        self.vector_env = vector_env
+
+    def __str__(self) -> str:
+        return f"{self.vector_env}, which has no single environments to look into,"
+
+    def _owner(self, name: str) -> Any:
+        env = self.vector_env
+        while isinstance(env, VectorWrapper) and not hasattr(env, name):
+            env = env.env
+        return env
+
+    def has(self, name: str) -> bool:
+        """Whether there is such an attribute."""
+        return hasattr(self._owner(name), name)
+
+    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
+        """An attribute, as often as asked for."""
+        value = getattr(self._owner(name), name)
+        return [value for _ in indices]
+
+    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """Set an attribute for all."""
+        self._check_all(indices, f"set_attr({name!r}, ...)")
+        setattr(self._owner(name), name, value)
+
+    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Refused: a method of the whole says nothing of its parts."""
+        raise AttributeError(
+            f"{self} and so no method {name!r} for each index: call it on vec_env.vector_env, or use "
+            "make_vec_env(..., backend='dummy')"
+        )
+
+    def wrapped(self, wrapper_class: type[Any], indices: Sequence[int]) -> list[bool]:
+        """Nothing is wrapped."""
+        return [False for _ in indices]
+
+    def _check_all(self, indices: Sequence[int], what: str) -> None:
+        if set(indices) != set(range(self.vector_env.num_envs)):
+            raise ValueError(
+                f"{what} reaches all environments of {self.vector_env} or none, got indices={list(indices)}: leave "
+                "indices out, or use make_vec_env(..., backend='dummy')"
+            )
+
+
+class LocalSubEnvs(BatchedSubEnvs):
+    """The environments of a SyncVectorEnv, or of one that keeps a list of them as it does."""
+
+    def __init__(self, vector_env: VectorEnv[Any, Any, Any]) -> None:
+        super().__init__(vector_env)
+        self.envs: list[gym.Env[Any, Any]] = vector_env.unwrapped.envs  # type: ignore[attr-defined]
+
+    def __str__(self) -> str:
+        return str(self.envs[0])
+
+    def has(self, name: str) -> bool:
+        """Whether all have such an attribute."""
+        return all(env.has_wrapper_attr(name) for env in self.envs)
+
+    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
+        """An attribute of each."""
+        return [self.envs[idx].get_wrapper_attr(name) for idx in indices]
+
+    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """Set an attribute of each."""
+        for idx in indices:
+            self.envs[idx].set_wrapper_attr(name, value)
+
+    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a method of each."""
+        return [self.envs[idx].get_wrapper_attr(name)(*args, **kwargs) for idx in indices]
+
+    def wrapped(self, wrapper_class: type[Any], indices: Sequence[int]) -> list[bool]:
+        """Whether each is wrapped so."""
+        return [is_wrapped(self.envs[idx], wrapper_class) for idx in indices]
+
+
+class RemoteSubEnvs(BatchedSubEnvs):
+    """The environments of an AsyncVectorEnv. An exception there would end a process, so names are looked up first."""
+
+    def __init__(self, vector_env: VectorEnv[Any, Any, Any]) -> None:
+        super().__init__(vector_env)
+        self.base: AsyncVectorEnv[Any, Any] = vector_env.unwrapped  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        return f"An environment of {self.base}"
+
+    def has(self, name: str) -> bool:
+        """Whether all have such an attribute."""
+        return all(self.base.call("has_wrapper_attr", name))
+
+    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
+        """An attribute of each (what it returns, if it is a method)."""
+        self._check_name(name)
+        values = self.base.get_attr(name)
+        return [values[idx] for idx in indices]
+
+    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """Set an attribute of each: there is no way to reach some alone, so the others get what they have."""
+        values = [value for _ in range(self.base.num_envs)]
+        others = sorted(set(range(self.base.num_envs)) - set(indices))
+        if others and not self.has(name):
+            self._check_all(indices, f"set_attr({name!r}, ...), a new attribute,")
+        for idx, present in zip(others, self.get(name, others) if others else [], strict=True):
+            values[idx] = present
+        self.base.set_attr(name, values)
+
+    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a method of all."""
+        self._check_name(name)
+        self._check_all(indices, f"env_method({name!r}, ...)")
+        values = self.base.call(name, *args, **kwargs)
+        return [values[idx] for idx in indices]
+
+    def wrapped(self, wrapper_class: type[Any], indices: Sequence[int]) -> list[bool]:
+        """Whether each is wrapped in a Monitor; of other wrappers, only what they are called is to be had."""
+        if wrapper_class is Monitor:
+            monitored = self.base.call("has_wrapper_attr", "get_episode_rewards")
+            return [bool(monitored[idx]) for idx in indices]
+        raise NotImplementedError(
+            f"{self.base} does not tell whether its environments are wrapped in {wrapper_class.__name__}: use "
+            "make_vec_env(..., backend='subproc')"
+        )
+
+    def _check_name(self, name: str) -> None:
+        if name in ("reset", "step", "close"):
+            raise ValueError(f"{name!r} cannot be called on single environments of {self.base}: call vec_env.{name}()")
+
+
+def sub_envs_of(vector_env: VectorEnv[Any, Any, Any]) -> BatchedSubEnvs:
+    """The way to the single environments of a vector environment."""
+    base = vector_env.unwrapped
+    if isinstance(base, AsyncVectorEnv):
+        return RemoteSubEnvs(vector_env)
+    envs = getattr(base, "envs", None)
+    if isinstance(envs, (list, tuple)) and envs and all(isinstance(env, gym.Env) for env in envs):
+        return LocalSubEnvs(vector_env)
+    return BatchedSubEnvs(vector_env)

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.torch_layers import FlattenExtractor
 
-from sb3_pg import REINFORCE
+from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.arguments import BASELINES, LOSS_REDUCTIONS
 from tests.helpers import (
     RandomEnv,
@@ -250,3 +252,46 @@ def test_a_quota_that_takes_several_rollouts(baseline: str) -> None:
     assert_literal(model, tape)
     assert len(tape.gradients) < 12
     assert all(len(pieces) == 6 for pieces in pieces_of_learn(model, tape).values())
+
+
+@pytest.mark.parametrize("algorithm", [REINFORCE, VanillaPG, OffPolicyISPG])
+@pytest.mark.parametrize("batch_normalisation", [False, True])
+def test_large_batches_go_through_in_pieces(algorithm: Any, batch_normalisation: bool) -> None:
+    """Unless told otherwise no pass of a learning policy sees more than 4,096 rows, and the parameters after an update
+    are those of one piece to 1e-6; with batch normalisation, whose pieces would differ, there is one piece."""
+
+    def learn(micro_batch_size: int | None) -> tuple[dict[str, th.Tensor], int]:
+        kwargs: dict[str, Any] = {"features_extractor_class": Normalised} if batch_normalisation else {}
+        model = algorithm(
+            "MlpPolicy",
+            make_vec_env("CartPole-v1", 10, seed=0),
+            n_steps=1000,
+            micro_batch_size=micro_batch_size,
+            policy_kwargs={"net_arch": [8], **kwargs},
+            seed=0,
+            device="cpu",
+        )
+        rows: list[int] = []
+
+        def note(module: Any, arguments: Any, output: Any) -> None:
+            rows.extend([len(output)] * module.training)
+
+        model.policy.action_net.register_forward_hook(note)
+        model.learn(10_000)
+        return {name: value.clone() for name, value in model.policy.named_parameters()}, max(rows)
+
+    (ours, most), (in_one, all_rows) = learn(None), learn(10**6)
+    assert most == all_rows > 8000 if batch_normalisation else most == 4096
+    for name in ours:
+        th.testing.assert_close(ours[name], in_one[name], rtol=1e-6, atol=1e-6)
+
+
+class Normalised(FlattenExtractor):
+    """Features with a batch normalisation."""
+
+    def __init__(self, observation_space: Any) -> None:
+        super().__init__(observation_space)
+        self.normalise = th.nn.BatchNorm1d(self.features_dim)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return self.normalise(super().forward(observations))

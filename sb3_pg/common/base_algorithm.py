@@ -19,6 +19,7 @@ from stable_baselines3.common.policies import (
 )
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
+from torch import nn
 
 from sb3_pg.common.arguments import check_buffer, check_critic, check_estimator, check_numbers, check_quota
 from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
@@ -48,6 +49,8 @@ SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
 
 #: Share of the newest batch in the running mean of episode lengths.
 LENGTH_UPDATE = 0.1
+#: Rows of a backward pass on the CPU: larger ones are slower, since their activations leave the cache.
+CACHE_ROWS = 4096
 
 
 class PolicyGradientAlgorithm(EpisodeCollector):
@@ -94,8 +97,8 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         False: a time limit is the end of the task.
     :param n_value_updates: steps of the critic's own optimizer per iteration
     :param value_learning_rate: its learning rate (or schedule); None: one joint loss and optimizer, as in A2C
-    :param micro_batch_size: rows per backward pass; the gradient of the batch is accumulated. None: all at once.
-        (Batch normalisation sees each piece alone.)
+    :param micro_batch_size: rows per backward pass; the gradient of the batch is accumulated. (Batch normalisation sees
+        each piece alone.) None: on the CPU 4,096, which its cache holds, without batch normalisation; else all at once.
     :param log_gradient_variance: log ``train/gradient_snr``, at the price of a backward pass an episode
     """
 
@@ -328,7 +331,7 @@ class PolicyGradientAlgorithm(EpisodeCollector):
 
     def _score_weights(self, batch: EpisodeBatch) -> tuple[th.Tensor, dict[str, float]]:
         """``(n_rows,)`` what the score of each step is multiplied by, and what is logged of the batch."""
-        importance = carried_weights(self.policy, batch, self.micro_batch_size)
+        importance = carried_weights(self.policy, batch, self._rows_per_pass)
         discount = self.gamma if self.discount_gradient else None
         weights = score_weights(batch, importance, self.normalize_advantage, discount)
         statistics = batch_statistics(batch, self.uses_critic)
@@ -346,7 +349,16 @@ class PolicyGradientAlgorithm(EpisodeCollector):
 
         self.policy.optimizer.zero_grad()
         objective = Objective(policy_loss, divisor, self._ent_coef_now, self._joint_vf_coef)
-        return accumulate_gradient(self.policy, batch, whole_batch(batch), objective, self.micro_batch_size)
+        return accumulate_gradient(self.policy, batch, whole_batch(batch), objective, self._rows_per_pass)
+
+    @property
+    def _rows_per_pass(self) -> int | None:
+        """``micro_batch_size``, or if None what suits the device; None for all rows at once."""
+        if self.micro_batch_size is not None or self.device.type != "cpu":
+            return self.micro_batch_size
+        # A batch normalisation would see each piece alone
+        normalizes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.policy.modules())
+        return None if normalizes else CACHE_ROWS
 
     @property
     def _ent_coef_now(self) -> float:
@@ -373,7 +385,7 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             self.value_optimizer,  # type: ignore[arg-type]  # None only without such an optimizer
             batch,
             self.n_value_updates,
-            self.micro_batch_size,
+            self._rows_per_pass,
             self.max_grad_norm,
             clip_range_vf,
         )

@@ -27,10 +27,16 @@ class Minibatch:
     episodes: EpisodeIndex | None
     share: float
 
+    def piece(self, where: slice) -> Minibatch:
+        """Some of its rows, as single ones."""
+        rows = where if isinstance(self.rows, slice) else self.rows[where]
+        n_rows = where.stop - where.start
+        return Minibatch(rows, n_rows, None, self.share * n_rows / self.n_rows)
+
     def pieces(self, size: int | None) -> Iterator[tuple[slice, slice | th.Tensor]]:
         """In pieces of at most ``size`` rows: where they are in the minibatch, and where in the batch."""
         for where in pieces(self.n_rows, size):
-            yield where, where if isinstance(self.rows, slice) else self.rows[where]
+            yield where, self.piece(where).rows
 
 
 def whole_batch(batch: EpisodeBatch) -> Minibatch:

@@ -59,9 +59,23 @@ class Weighting:
         """``(n_rows,)`` the weights as they are used."""
         return self_normalized(weights, part.episodes, self.importance, all_sum) if self.self_normalize else weights
 
+    @property
+    def looks_around(self) -> bool:
+        """Whether the weight of a row depends on other rows."""
+        return self.whole_episodes or self.self_normalize
+
     def is_clipped(self, weights: th.Tensor) -> th.Tensor:
         """``(n_rows,)`` bool, where weights, not self-normalised yet, were truncated at ``max_weight``."""
         return weights >= self.max_weight
+
+    def worth(self, sample: WeightedSample, part: Minibatch) -> th.Tensor:
+        """What the score of each step is worth before its weight: advantages, normalised, with gamma^t.
+
+        :return: ``(n_rows,)``
+        """
+        advantages = sample.batch.advantages[part.rows]
+        mean, scale = self._advantage_statistics(advantages)
+        return self._discounted((advantages - mean) / scale, sample, part)
 
     def credit(self, sample: WeightedSample, part: Minibatch, weights: th.Tensor) -> th.Tensor:
         """What the score of each step is multiplied by.
@@ -69,22 +83,27 @@ class Weighting:
         :param weights: ``(n_rows,)``, as :meth:`normalized` gives them
         :return: ``(n_rows,)``
         """
+        if self.importance != "per_decision" or part.episodes is None:
+            return self.worth(sample, part) * weights
         batch, rows = sample.batch, part.rows
-        advantages = batch.advantages[rows]
-        mean, scale = th.zeros_like(advantages[0]), th.ones_like(advantages[0])
-        if self.normalize_advantage and part.n_rows > 1:
-            mean, std = mean_and_std(advantages)
-            # Where no advantage differs from another there is nothing to learn, from weighted rewards either
-            scale = th.where(std > 0, std + 1e-8, math.inf)
-        if self.importance == "per_decision" and part.episodes is not None:
-            baseline = (batch.returns - batch.advantages)[rows] + mean
-            rewards = sample.rewards_to_the_end[rows]
-            credit = per_decision_credit(weights, rewards, baseline, part.episodes, self.gamma) / scale
-        else:
-            credit = (advantages - mean) / scale * weights
-        if self.discount is not None:
-            credit = credit * discount_factors(batch.episodes, self.discount, credit.dtype)[rows]
-        return credit
+        mean, scale = self._advantage_statistics(batch.advantages[rows])
+        baseline = (batch.returns - batch.advantages)[rows] + mean
+        rewards = sample.rewards_to_the_end[rows]
+        credit = per_decision_credit(weights, rewards, baseline, part.episodes, self.gamma) / scale
+        return self._discounted(credit, sample, part)
+
+    def _advantage_statistics(self, advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """What is subtracted from the advantages, and what they are divided by."""
+        if not self.normalize_advantage or len(advantages) == 1:
+            return th.zeros_like(advantages[0]), th.ones_like(advantages[0])
+        mean, std = mean_and_std(advantages)
+        # Where no advantage differs from another there is nothing to learn, from weighted rewards either
+        return mean, th.where(std > 0, std + 1e-8, math.inf)
+
+    def _discounted(self, credit: th.Tensor, sample: WeightedSample, part: Minibatch) -> th.Tensor:
+        if self.discount is None:
+            return credit
+        return credit * discount_factors(sample.batch.episodes, self.discount, credit.dtype)[part.rows]
 
 
 @dataclass(frozen=True)

@@ -286,9 +286,9 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             normalize_advantage=self.normalize_advantage,
             discount=self.gamma if self.discount_gradient else None,
         )
-        log_prob = current_log_prob(self.policy, batch, self.micro_batch_size)
-        sample = self.replay_buffer.sample(batch, log_prob, self._frozen, weighting, self.micro_batch_size)
-        divergence = Divergence(self._frozen, self.policy, sample.batch, self.micro_batch_size)
+        log_prob = current_log_prob(self.policy, batch, self._rows_per_pass)
+        sample = self.replay_buffer.sample(batch, log_prob, self._frozen, weighting, self._rows_per_pass)
+        divergence = Divergence(self._frozen, self.policy, sample.batch, self._rows_per_pass)
         region = TrustRegion(self.target_kl, self.kl_constraint, self.kl_coef, divergence, whole_batch(batch))
         return Update(sample, weighting, region, self._loss_divisor(batch, sample.batch))
 
@@ -302,10 +302,10 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
 
     def _known_log_prob(self, update: Update, part: Minibatch) -> th.Tensor | None:
         """``(n_rows,)`` the log-probs of a part, where they must be known before the first piece's backward pass."""
-        in_pieces = self.micro_batch_size is not None and part.n_rows > self.micro_batch_size
-        if not in_pieces and self.min_ess is None:
+        in_pieces = self._rows_per_pass is not None and part.n_rows > self._rows_per_pass
+        if not (in_pieces and update.weighting.looks_around) and self.min_ess is None:
             return None
-        return evaluate(self.policy, update.sample.batch, part, self.micro_batch_size)
+        return evaluate(self.policy, update.sample.batch, part, self._rows_per_pass)
 
     def _has_gone_far(self, update: Update, part: Minibatch, known: th.Tensor | None) -> bool:
         """Whether the update is to end before a step on this part."""
@@ -325,7 +325,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             self._now(self.clip_range_vf),
             update.region.penalty,
         )
-        losses = accumulate_gradient(self.policy, update.sample.batch, part, objective, self.micro_batch_size)
+        losses = accumulate_gradient(self.policy, update.sample.batch, part, objective, self._rows_per_pass)
         return Step(losses, guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm))
 
     def _policy_loss(
@@ -333,7 +333,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     ) -> Callable[[th.Tensor, slice], th.Tensor]:
         """From the log-probs of some rows of the part, and where they are in it, to their share of the loss.
 
-        :param known: ``(n_rows,)`` the log-probs of the whole part, None if they come in one piece
+        :param known: ``(n_rows,)`` the log-probs of the whole part, None if each piece's are enough
         """
         divisor = update.divisor * part.share
         clip_range = self._now(self.clip_range)
@@ -343,13 +343,19 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             return lambda log_prob, where: (
                 -clipped_surrogate(log_ratio(log_prob, start[where]), worth[where], clip_range, divisor)
             )
+        if not update.weighting.looks_around:
+            value = update.weighting.worth(update.sample, part)
+            return lambda log_prob, where: (
+                -score_function_surrogate(
+                    log_prob, value[where] * update.weights(part.piece(where), log_prob.detach()), divisor
+                )
+            )
         credit = None if known is None else update.credit(part, known)
-
-        def policy_loss(log_prob: th.Tensor, where: slice) -> th.Tensor:
-            weights = update.credit(part, log_prob.detach()) if credit is None else credit[where]
-            return -score_function_surrogate(log_prob, weights, divisor)
-
-        return policy_loss
+        return lambda log_prob, where: (
+            -score_function_surrogate(
+                log_prob, update.credit(part, log_prob.detach()) if credit is None else credit[where], divisor
+            )
+        )
 
     def _now(self, schedule: float | Schedule | None) -> float | None:
         """What a schedule says at the progress made."""
@@ -360,7 +366,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         """Measure how far the update went, and log it."""
         sample, everything = update.sample, whole_batch(update.sample.batch)
         self.policy.set_training_mode(False)
-        log_prob = evaluate(self.policy, sample.batch, everything, self.micro_batch_size)
+        log_prob = evaluate(self.policy, sample.batch, everything, self._rows_per_pass)
         bounded = update.weighting.bounded(sample, everything, log_prob)
         weights, is_clipped = update.weighting.normalized(bounded, everything), update.weighting.is_clipped(bounded)
         clip_range = self._now(self.clip_range)

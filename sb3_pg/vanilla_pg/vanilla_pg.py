@@ -141,7 +141,7 @@ class VanillaPG(PolicyGradientAlgorithm):
 
     def _make_natural(self, batch: EpisodeBatch) -> None:
         """Turn the gradient g of the parameters that the policy depends on into F^-1 g."""
-        fisher = FisherMatrix(self.policy, batch, self.cg_damping, self.micro_batch_size)
+        fisher = FisherMatrix(self.policy, batch, self.cg_damping, self._rows_per_pass)
         gradients = [parameter.grad for parameter in fisher.parameters if parameter.grad is not None]
         direction = fisher.solve(th.nn.utils.parameters_to_vector(gradients), self.cg_max_steps)
         th.nn.utils.vector_to_parameters(direction, gradients)

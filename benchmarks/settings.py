@@ -8,7 +8,7 @@ from typing import Any
 CARTPOLE: dict[str, Any] = {"n_steps": 256, "gamma": 1.0}
 
 #: OffPolicyISPG with the very estimator that REINFORCE has there, and several steps on each batch.
-CARTPOLE_ISPG: dict[str, Any] = CARTPOLE | {
+CARTPOLE_SAME_ESTIMATOR: dict[str, Any] = CARTPOLE | {
     "returns": "reward_to_go",
     "baseline": "time_leave_one_out",
     "incomplete_episodes": "carry",
@@ -18,8 +18,9 @@ CARTPOLE_ISPG: dict[str, Any] = CARTPOLE | {
     "loss_reduction": "mean_length",
     "normalize_advantage": False,
     "max_weight": 10.0,
-    "n_epochs": 10,
 }
+#: OffPolicyISPG's defaults on batches as large as REINFORCE's, in steps on 256 rows.
+CARTPOLE_MINIBATCHES: dict[str, Any] = {"n_steps": 256, "batch_size": 256}
 
 #: OffPolicyISPG on Pendulum-v1 with 8 environments: state-dependent exploration, a short horizon, a busy critic.
 PENDULUM: dict[str, Any] = {"gamma": 0.9, "use_sde": True, "sde_sample_freq": 4, "n_value_updates": 20}

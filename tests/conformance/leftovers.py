@@ -7,6 +7,9 @@ passes, or no longer names a test, the run fails until it is taken off the list.
 
 from __future__ import annotations
 
+PPO_STEPS = "PPO's tuning: it takes a step on every 64 rows by default, OffPolicyISPG one on each rollout of 256"
+ASSERTION = "PPO's asserts: what it refuses with an AssertionError, we refuse with a ValueError, or mend (one row)"
+
 #: Swap, as ``NAME=MODULE:CLASS`` -> test id, as pytest prints it (without its brackets: all its parameters) -> reason.
 LEFTOVERS: dict[str, dict[str, str]] = {
     "A2C=sb3_pg:REINFORCE": {
@@ -30,6 +33,31 @@ LEFTOVERS: dict[str, dict[str, str]] = {
         ),
         "tests/test_tensorboard.py::test_tensorboard[a2c]": (
             "A2C's name: the test looks for a log folder called A2C_1, ours is named after the class, as SB3's are"
+        ),
+    },
+    "A2C=sb3_pg:OffPolicyISPG": {
+        "tests/test_gae.py::test_infinite_horizon[True-OffPolicyISPG]": (
+            "A2C's tuning: 500 steps are 100 updates of A2C, and 16 of OffPolicyISPG with its default n_steps"
+        ),
+        "tests/test_identity.py::test_discrete[env2-OffPolicyISPG]": (
+            "A2C's tuning: 1,200 steps are 240 updates of A2C, and 38 of OffPolicyISPG with its default n_steps"
+        ),
+        "tests/test_tensorboard.py::test_tensorboard[a2c]": (
+            "A2C's name: the test looks for a log folder called A2C_1, ours is named after the class, as SB3's are"
+        ),
+    },
+    "PPO=sb3_pg:OffPolicyISPG": {
+        "tests/test_identity.py::test_discrete[env1-OffPolicyISPG]": PPO_STEPS,
+        "tests/test_identity.py::test_discrete[env2-OffPolicyISPG]": PPO_STEPS,
+        "tests/test_identity.py::test_continuous[OffPolicyISPG]": PPO_STEPS,
+        "tests/test_run.py::test_ppo[-0.2-CartPole-v1]": ASSERTION,
+        "tests/test_run.py::test_ppo[-0.2-Pendulum-v1]": ASSERTION,
+        "tests/test_run.py::test_ppo_warnings": ASSERTION,
+        "tests/test_save_load.py::test_save_load_clip_range_portable[OffPolicyISPG]": (
+            "PPO's default: the test reads clip_range=0.2, ours is None"
+        ),
+        "tests/test_tensorboard.py::test_tensorboard[ppo]": (
+            "PPO's name: the test looks for a log folder called PPO_1, ours is named after the class, as SB3's are"
         ),
     },
 }

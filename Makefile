@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test conformance lint type format clean
+.PHONY: demo test conformance bench lint type format clean
 
 # Two workers on two cores: more threads inside each only get in the way.
 test conformance: export OMP_NUM_THREADS := 1
@@ -20,6 +20,10 @@ test: $(INSTALLED)
 
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.conformance.run
+
+# Timings: with nothing else running, and as many threads as PyTorch takes.
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.speed
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -85,8 +85,8 @@ def main() -> int:
         "# What several gradient steps on a batch save\n\nMade by `python -m benchmarks.samples`. "
         f"{ENV_ID}, {len(SEEDS)} seeds, 8 environments with n_steps=256. REINFORCE takes one\ngradient step on each "
         "batch. The same estimator: reward-to-go, leave-one-out baseline, gamma=1.0, no critic. Reached: an\n"
-        f"evaluation of the deterministic policy, 10 episodes every 2,000 steps, gives {SOLVED:.0f} or more; a seed that "
-        f"does\nnot within {N_STEPS:,} steps counts as having needed them. Settings: `benchmarks/settings.py`.\n\n"
+        f"evaluation of the deterministic policy, 10 episodes every 2,000 steps, gives {SOLVED:.0f} or more; a seed "
+        f"that does\nnot within {N_STEPS:,} steps counts as having needed them. Settings: `benchmarks/settings.py`.\n\n"
         + table(resume_all(planned_runs()))
         + "\n"
     )

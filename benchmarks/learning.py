@@ -58,7 +58,7 @@ TASKS = (
         "LunarLander-v3",
         150.0,
         range(3),
-        ((Contender("OffPolicyISPG on LunarLander", OffPolicyISPG, LUNAR_LANDER, n_envs=16), 1_000_000),),
+        ((Contender("OffPolicyISPG on LunarLander", OffPolicyISPG, LUNAR_LANDER, n_envs=16), 500_000),),
     ),
 )
 

@@ -16,14 +16,22 @@ CARTPOLE_SAME_ESTIMATOR: dict[str, Any] = CARTPOLE | {
     "n_value_updates": 1,
     "value_learning_rate": None,
     "loss_reduction": "mean_length",
-    "normalize_advantage": False,
     "max_weight": 10.0,
+    "n_epochs": 10,
 }
 #: OffPolicyISPG's defaults on batches as large as REINFORCE's, in steps on 256 rows.
-CARTPOLE_MINIBATCHES: dict[str, Any] = {"n_steps": 256, "batch_size": 256}
+CARTPOLE_MINIBATCHES: dict[str, Any] = {"n_steps": 256, "batch_size": 256, "n_epochs": 10, "normalize_advantage": True}
 
 #: OffPolicyISPG on Pendulum-v1 with 8 environments: state-dependent exploration, a short horizon, a busy critic.
-PENDULUM: dict[str, Any] = {"gamma": 0.9, "use_sde": True, "sde_sample_freq": 4, "n_value_updates": 20}
+PENDULUM: dict[str, Any] = {
+    "n_steps": 32,
+    "n_epochs": 10,
+    "gamma": 0.9,
+    "normalize_advantage": True,
+    "use_sde": True,
+    "sde_sample_freq": 4,
+    "n_value_updates": 20,
+}
 
 #: OffPolicyISPG on LunarLander-v3 with 16 environments.
 LUNAR_LANDER: dict[str, Any] = {
@@ -32,6 +40,7 @@ LUNAR_LANDER: dict[str, Any] = {
     "n_epochs": 4,
     "gamma": 0.999,
     "gae_lambda": 0.98,
+    "normalize_advantage": True,
     "ent_coef": 0.01,
     "n_value_updates": 20,
 }

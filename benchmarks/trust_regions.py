@@ -24,7 +24,7 @@ from sb3_pg import OffPolicyISPG
 ENV_ID, N_ENVS, N_UPDATES, SEEDS = "CartPole-v1", 8, 500, (0, 1, 2)
 TARGET_KL = 0.02
 #: Ten steps of Adam on 128 rows, each thirty times as long as the default's.
-COMMON: dict[str, Any] = {"n_steps": 16, "learning_rate": 0.03, "n_epochs": 10}
+COMMON: dict[str, Any] = {"n_steps": 16, "learning_rate": 0.03, "n_epochs": 10, "normalize_advantage": True}
 RULES: dict[str, dict[str, Any]] = {
     "no bound": {"target_kl": None},
     "stop": {"target_kl": TARGET_KL, "kl_constraint": "stop"},

@@ -27,6 +27,7 @@ AS_PPO: dict[str, Any] = {
     "n_epochs": 10,
     "clip_range": 0.2,
     "gae_lambda": 0.95,
+    "normalize_advantage": True,
     "target_kl": None,
     "value_learning_rate": None,
     "n_value_updates": 1,

@@ -57,7 +57,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
 
     Prefer it where samples are dear: it learns more from each than VanillaPG, which takes one step. Prefer REINFORCE
     or VanillaPG where the update must be the textbook's. With ``clip_range=0.2, batch_size=64`` and PPO's other
-    settings it is PPO.
+    settings it is PPO. The defaults were chosen on CartPole-v1 with 8 environments.
 
     :param batch_size: rows of a gradient step, drawn anew each epoch; None: the whole batch. The levels of whole
         episodes take as many episodes as it needs to fill it.
@@ -91,14 +91,14 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         learning_rate: float | Schedule = 1e-3,
-        n_steps: int = 32,
+        n_steps: int = 16,
         batch_size: int | None = None,
-        n_epochs: int = 10,
+        n_epochs: int = 4,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         clip_range: float | Schedule | None = None,
         clip_range_vf: float | Schedule | None = None,
-        normalize_advantage: bool = True,
+        normalize_advantage: bool = False,
         ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float | None = 0.5,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stable_baselines3.common.utils import LinearSchedule
+
 #: REINFORCE on CartPole-v1 with 8 environments. Undiscounted, the estimate is the gradient of what is scored.
 CARTPOLE: dict[str, Any] = {"n_steps": 256, "gamma": 1.0}
 
@@ -24,6 +26,7 @@ CARTPOLE_MINIBATCHES: dict[str, Any] = {"n_steps": 256, "batch_size": 256, "n_ep
 
 #: OffPolicyISPG on Pendulum-v1 with 8 environments: state-dependent exploration, a short horizon, a busy critic.
 PENDULUM: dict[str, Any] = {
+    "learning_rate": LinearSchedule(2e-3, 0.0, 1.0),
     "n_steps": 32,
     "n_epochs": 10,
     "gamma": 0.9,

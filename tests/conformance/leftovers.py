@@ -37,10 +37,7 @@ LEFTOVERS: dict[str, dict[str, str]] = {
     },
     "A2C=sb3_pg:OffPolicyISPG": {
         "tests/test_gae.py::test_infinite_horizon[True-OffPolicyISPG]": (
-            "A2C's tuning: 500 steps are 100 updates of A2C, and 16 of OffPolicyISPG with its default n_steps"
-        ),
-        "tests/test_identity.py::test_discrete[env2-OffPolicyISPG]": (
-            "A2C's tuning: 1,200 steps are 240 updates of A2C, and 38 of OffPolicyISPG with its default n_steps"
+            "A2C's tuning: 500 steps are 100 updates of A2C, and 32 of OffPolicyISPG with its default n_steps"
         ),
         "tests/test_tensorboard.py::test_tensorboard[a2c]": (
             "A2C's name: the test looks for a log folder called A2C_1, ours is named after the class, as SB3's are"

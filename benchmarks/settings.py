@@ -20,9 +20,16 @@ CARTPOLE_SAME_ESTIMATOR: dict[str, Any] = CARTPOLE | {
     "loss_reduction": "mean_length",
     "max_weight": 10.0,
     "n_epochs": 10,
+    "target_kl": 0.02,
 }
 #: OffPolicyISPG's defaults on batches as large as REINFORCE's, in steps on 256 rows.
-CARTPOLE_MINIBATCHES: dict[str, Any] = {"n_steps": 256, "batch_size": 256, "n_epochs": 10, "normalize_advantage": True}
+CARTPOLE_MINIBATCHES: dict[str, Any] = {
+    "n_steps": 256,
+    "batch_size": 256,
+    "n_epochs": 10,
+    "normalize_advantage": True,
+    "target_kl": 0.02,
+}
 
 #: OffPolicyISPG on Pendulum-v1 with 8 environments: state-dependent exploration, a short horizon, a busy critic.
 PENDULUM: dict[str, Any] = {
@@ -31,6 +38,7 @@ PENDULUM: dict[str, Any] = {
     "n_epochs": 10,
     "gamma": 0.9,
     "normalize_advantage": True,
+    "target_kl": 0.02,
     "use_sde": True,
     "sde_sample_freq": 4,
     "n_value_updates": 20,
@@ -44,6 +52,7 @@ LUNAR_LANDER: dict[str, Any] = {
     "gamma": 0.999,
     "gae_lambda": 0.98,
     "normalize_advantage": True,
+    "target_kl": 0.02,
     "ent_coef": 0.01,
     "n_value_updates": 20,
 }

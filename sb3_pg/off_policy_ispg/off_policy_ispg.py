@@ -106,7 +106,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         sde_sample_freq: int = -1,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
-        target_kl: float | None = 0.02,
+        target_kl: float | None = 0.01,
         kl_constraint: KLConstraint = "stop",
         kl_coef: float = 1.0,
         importance: Importance = "timestep",

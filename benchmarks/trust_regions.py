@@ -105,7 +105,7 @@ def main() -> int:
     settings = ", ".join(f"{name}={value}" for name, value in COMMON.items())
     text = (
         "# Three trust regions and a learning rate that is far too large\n\nMade by `python -m "
-        f"benchmarks.trust_regions`. {ENV_ID}, {N_ENVS} environments, {settings},\ntarget_kl={TARGET_KL}; {N_UPDATES} "
+        f"benchmarks.trust_regions`. {ENV_ID}, {N_ENVS} environments,\n{settings}, target_kl={TARGET_KL};\n{N_UPDATES} "
         f"updates, seeds {', '.join(map(str, SEEDS))}. KL is KL(old || new) in closed form, over the states of the\n"
         "rollout, after the whole update. `stop` looks before each step, so that the last one goes past the bound;\n"
         "`penalty` learns its coefficient only from the update before; `backtrack` holds the bound every time.\n\n"

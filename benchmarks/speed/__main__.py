@@ -41,8 +41,8 @@ def table(workload: Workload) -> str:
         lines.append(
             f"| {name} | {median(own):,.0f} | {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f}) |"
         )
-    aim = f" (aim of the last line: {workload.aim})" if workload.aim else ""
-    return f"## {workload.name}\n\n" + "\n".join(lines) + f"\n{aim}\n"
+    aim = f"\nAim of the last line: {workload.aim}.\n" if workload.aim else ""
+    return f"## {workload.name}\n\n" + "\n".join(lines) + f"\n{aim}"
 
 
 def growth_table() -> str:

@@ -55,8 +55,9 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
 
         model = OffPolicyISPG("MlpPolicy", "CartPole-v1").learn(50_000)
 
-    Prefer it where samples are dear: it learns more from each than VanillaPG, which takes one step. Prefer REINFORCE
-    or VanillaPG where the update must be the textbook's. With ``clip_range=0.2, batch_size=64`` and PPO's other
+    Prefer it where batches are large or updates must stay near: several bounded steps get more out of a large batch
+    than one does (``docs/results/samples.md``). Prefer REINFORCE or VanillaPG where the update must be the textbook's,
+    and VanillaPG where batches can be small. With ``clip_range=0.2, batch_size=64`` and PPO's other
     settings it is PPO. The defaults were chosen on CartPole-v1 with 8 environments.
 
     :param batch_size: rows of a gradient step, drawn anew each epoch; None: the whole batch. The levels of whole

@@ -10,7 +10,6 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import TensorDict
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -54,9 +53,8 @@ class EpisodeCollector(OnPolicyAlgorithm):
         is_fast = buffer.takes_facts and has_fast_actor(self.policy)
         actor = FastActor(self.policy, env.num_envs) if is_fast else None
         # Names that a callback may know from SB3; they stay None while the actor is alone
-        obs_tensor: TensorDict | th.Tensor | None = None
-        values: th.Tensor | None = None
-        log_probs: th.Tensor | None = None
+        not_yet: Any = None
+        obs_tensor = values = log_probs = not_yet
 
         while n_steps < n_rollout_steps and not buffer.quota_filled:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:

@@ -10,11 +10,10 @@ from stable_baselines3.common.buffers import DictRolloutBuffer
 
 from sb3_pg.common.buffers import INCOMPLETE_EPISODES, EpisodeRolloutBuffer
 from sb3_pg.common.checks import check_choice, check_positive_int, check_unit_interval
-from sb3_pg.estimators import BATCH_BASELINES, EPISODE_LEVELS
+from sb3_pg.estimators import BATCH_BASELINES, EPISODE_LEVELS, LEVELS
 
 BASELINES = ("none", *BATCH_BASELINES, "optimal", "value")
 LOSS_REDUCTIONS = ("step", "episode", "mean_length")
-IMPORTANCE = ("timestep", "per_decision", "trajectory", "none")
 KL_CONSTRAINTS = ("stop", "backtrack", "penalty")
 
 
@@ -142,7 +141,7 @@ def check_importance(
     n_reused_batches: int,
 ) -> None:
     """Refuse importance weights out of range, and options that the level has no use for."""
-    check_choice("importance", importance, IMPORTANCE)
+    check_choice("importance", importance, LEVELS)
     if max_weight is not None and not max_weight > 0:
         raise ValueError(f"max_weight must be a number > 0, or None for no limit, got {max_weight}")
     if not 0 <= defensive_coef < 1:

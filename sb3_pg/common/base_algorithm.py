@@ -28,7 +28,7 @@ from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.minibatches import whole_batch
 from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
 from sb3_pg.common.scores import batch_snr, optimal_baseline
-from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.common.type_aliases import CACHE_ROWS, Baseline, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.common.updates import (
     MAX_CARRIED_WEIGHT,
     Losses,
@@ -49,8 +49,6 @@ SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
 
 #: Share of the newest batch in the running mean of episode lengths.
 LENGTH_UPDATE = 0.1
-#: Rows of a backward pass on the CPU: larger ones are slower, since their activations leave the cache.
-CACHE_ROWS = 4096
 
 
 class PolicyGradientAlgorithm(EpisodeCollector):

@@ -20,7 +20,15 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from sb3_pg.common.checks import check_choice, check_positive_int
 from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.segments import Segments, find_segments
-from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Observations, Returns, pieces
+from sb3_pg.common.type_aliases import (
+    CACHE_ROWS,
+    Baseline,
+    EpisodeBatch,
+    IncompleteEpisodes,
+    Observations,
+    Returns,
+    pieces,
+)
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex, generalized_advantage, reward_to_go, total_return
 from sb3_pg.estimators.episodes import check_rows
 
@@ -29,8 +37,6 @@ INCOMPLETE_EPISODES = ("carry", "bootstrap", "truncate", "drop")
 BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES)
 #: Least number of steps after which an episode that never ends is cut.
 MIN_CUT_LENGTH = 10_000
-#: Rows that a rollout is evaluated by at a time: few enough for the cache.
-EVALUATION_ROWS = 4096
 
 
 class EpisodeRolloutBuffer(RolloutBuffer):
@@ -170,7 +176,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         actions = self._actions(self._tensor(self.actions[: self.pos].reshape(n_rows, -1)))
         values, log_probs = self.values.reshape(-1), self.log_probs.reshape(-1)
         with th.no_grad():
-            for rows in pieces(n_rows, EVALUATION_ROWS):
+            for rows in pieces(n_rows, CACHE_ROWS):
                 value, log_prob, _ = policy.evaluate_actions(observations[rows], actions[rows])
                 values[rows], log_probs[rows] = value.flatten().cpu().numpy(), log_prob.cpu().numpy()
 

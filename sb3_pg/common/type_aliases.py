@@ -64,6 +64,10 @@ class EpisodeBatch:
             yield slice(end + 1 - length, end + 1)
 
 
+#: Rows of a pass on the CPU: more are slower, since their activations leave the cache.
+CACHE_ROWS = 4096
+
+
 def pieces(n_rows: int, size: int | None) -> Iterator[slice]:
     """The rows 0 .. n_rows - 1 in pieces of at most ``size``; in one piece if None."""
     size = n_rows if size is None else size

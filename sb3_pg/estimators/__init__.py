@@ -11,6 +11,7 @@ from sb3_pg.estimators.baselines import (
 from sb3_pg.estimators.episodes import EpisodeIndex, discounted_suffix_sum, segment_cumulative_sum, segment_sum
 from sb3_pg.estimators.importance import (
     EPISODE_LEVELS,
+    LEVELS,
     Importance,
     effective_sample_size,
     importance_weights,
@@ -30,6 +31,7 @@ from sb3_pg.estimators.variance import gradient_snr, gradient_variance
 __all__ = [
     "BATCH_BASELINES",
     "EPISODE_LEVELS",
+    "LEVELS",
     "EpisodeIndex",
     "Importance",
     "LossReduction",

@@ -23,6 +23,8 @@ from sb3_pg.estimators.episodes import (
 Importance = Literal["timestep", "per_decision", "trajectory", "none"]
 #: The levels whose weights are products over an episode, and need the whole of it.
 EPISODE_LEVELS = ("per_decision", "trajectory")
+#: All levels, by the name that ``importance`` takes.
+LEVELS = ("timestep", *EPISODE_LEVELS, "none")
 
 
 def log_ratio(log_prob: th.Tensor, behaviour_log_prob: th.Tensor) -> th.Tensor:
@@ -65,9 +67,8 @@ def path_log_ratio(log_ratios: th.Tensor, episodes: EpisodeIndex | None, importa
 
 
 def _check_level(importance: str) -> None:
-    levels = ("timestep", *EPISODE_LEVELS, "none")
-    if importance not in levels:
-        raise ValueError(f"importance must be one of {', '.join(map(repr, levels))}, got {importance!r}")
+    if importance not in LEVELS:
+        raise ValueError(f"importance must be one of {', '.join(map(repr, LEVELS))}, got {importance!r}")
 
 
 def log_mixture(path_log_ratios: th.Tensor, shares: th.Tensor) -> th.Tensor:

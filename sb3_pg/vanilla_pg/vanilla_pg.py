@@ -24,11 +24,11 @@ class VanillaPG(PolicyGradientAlgorithm):
     Arguments beyond SB3's and those below:
     :class:`~sb3_pg.common.base_algorithm.PolicyGradientAlgorithm`.
 
-        model = VanillaPG("MlpPolicy", "Pendulum-v1").learn(300_000)
+        model = VanillaPG("MlpPolicy", "CartPole-v1").learn(50_000)
 
-    The defaults were chosen on CartPole-v1 with 8 environments, and on nothing else yet. Prefer it to REINFORCE where
-    episodes are long or never end, and to A2C where a critic that keeps up matters. With ``value_learning_rate=None,
-    n_value_updates=1`` and A2C's other settings it is A2C.
+    The defaults were chosen on CartPole-v1 with 8 environments; Pendulum-v1 needs others (``docs/vanilla_pg.md``).
+    Prefer it to REINFORCE where episodes are long or never end, and to A2C where a critic that keeps up matters. With
+    ``value_learning_rate=None, n_value_updates=1`` and A2C's other settings it is A2C.
 
     :param gae_lambda: 0 is the one-step TD error, 1 is Monte Carlo less V
     :param natural_gradient: step along F^-1 g instead of g, F the Fisher matrix of the policy on the batch (Kakade

@@ -16,7 +16,8 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from sb3_pg import ActorPolicy, EpisodeRolloutBuffer
 from sb3_pg.common import collection
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.fast_actor import FastActor, has_fast_actor
+from sb3_pg.common.fast_actor import fast_actor
+from sb3_pg.common.stock import is_stock
 from tests.support import JOINT_CRITIC, MONTE_CARLO, every_algorithm, make
 
 Algorithm = type[PolicyGradientAlgorithm]
@@ -67,7 +68,7 @@ def test_both_paths_give_the_same(
     rounding."""
     kwargs = estimator | {"policy_kwargs": {"net_arch": [16, 16], "activation_fn": activation}, "learning_rate": 1e-4}
     fast, state = collect(algorithm, env_id, n_envs, **kwargs)
-    monkeypatch.setattr(collection, "has_fast_actor", lambda policy: False)
+    monkeypatch.setattr(collection, "is_stock", lambda policy: False)
     general, general_state = collect(algorithm, env_id, n_envs, **kwargs)
     assert th.equal(state, general_state)
     for name in Facts.FIELDS:
@@ -90,8 +91,8 @@ def policy(cls: type[ActorCriticPolicy] = ActorCriticPolicy, **kwargs: Any) -> A
 def test_actions_are_those_of_the_policy(cls: type[ActorCriticPolicy], action_space: Any, n_envs: int) -> None:
     """Bit for bit, of the same type and shape, drawn from as many random numbers."""
     one = policy(cls, action_space=action_space)
-    assert has_fast_actor(one)
-    actor = FastActor(one, n_envs)
+    assert is_stock(one)
+    actor = fast_actor(one, n_envs, 5)
     for seed in range(5):
         obs = np.random.default_rng(seed).normal(size=(n_envs, 3)).astype(np.float32)
         th.manual_seed(seed)
@@ -103,6 +104,19 @@ def test_actions_are_those_of_the_policy(cls: type[ActorCriticPolicy], action_sp
         assert actions.shape == expected.shape
         np.testing.assert_array_equal(actions, expected)
         assert th.equal(th.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("cls", [ActorCriticPolicy, ActorPolicy])
+@pytest.mark.parametrize("action_space", [spaces.Discrete(5), spaces.Box(-1, 1, (2, 2))])
+def test_log_probs_are_those_of_the_policy(cls: type[ActorCriticPolicy], action_space: Any) -> None:
+    """Of all steps that were drawn, and of no other, in more rows than one piece takes."""
+    one = policy(cls, action_space=action_space)
+    actor = fast_actor(one, 3000, 4)
+    observations = np.random.default_rng(0).normal(size=(2, 3000, 3)).astype(np.float32)
+    actions = th.as_tensor(np.concatenate([actor.act(step) for step in observations])).reshape(6000, -1).squeeze(1)
+    with th.no_grad():
+        expected = one.evaluate_actions(th.as_tensor(observations.reshape(-1, 3)), actions)[1]
+    th.testing.assert_close(actor.log_prob(actions), expected, rtol=1e-6, atol=2e-6)
 
 
 class Overridden(ActorCriticPolicy):
@@ -145,7 +159,7 @@ GENERAL = {
 
 @pytest.mark.parametrize("make_policy", GENERAL.values(), ids=GENERAL.keys())
 def test_everything_else_takes_the_general_path(make_policy: Any) -> None:
-    assert not has_fast_actor(make_policy())
+    assert not is_stock(make_policy())
 
 
 class Counting(EpisodeRolloutBuffer):
@@ -184,6 +198,6 @@ def test_observations_that_are_no_float32(algorithm: Algorithm) -> None:
             return np.full((2, 2), self.t % 5), float(action), self.t >= 6, False, {}
 
     model = make(algorithm, make_vec_env(Env, 3))
-    assert has_fast_actor(model.policy)
+    assert is_stock(model.policy)
     model.learn(96)
     assert model.rollout_buffer.observations.dtype == np.int64

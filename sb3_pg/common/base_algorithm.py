@@ -38,6 +38,7 @@ from sb3_pg.common.updates import (
     carried_weights,
     fit_critic,
     guarded_clip,
+    logged_losses,
     mean_episode_length,
     score_weights,
     separate_critic,
@@ -370,10 +371,11 @@ class PolicyGradientAlgorithm(EpisodeCollector):
     def _apply_gradient(self, batch: EpisodeBatch, losses: Losses, statistics: dict[str, float]) -> None:
         """Clip the gradient, fit the critic, step, log."""
         grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
-        value_loss = losses.value if self.value_optimizer is None else self._fit_critic(batch)
+        own = logged_losses([losses])
+        if self.value_optimizer is not None:
+            own["value_loss"] = self._fit_critic(batch)
         self.policy.optimizer.step()  # last, so that a critic's loss that is not finite finds the actor unchanged
         self._n_updates += 1
-        own = {"policy_loss": losses.policy, "entropy_loss": losses.entropy, "value_loss": value_loss}
         self._record(statistics | own | {"grad_norm": grad_norm})
 
     def _fit_critic(self, batch: EpisodeBatch, clip_range_vf: float | None = None) -> float:

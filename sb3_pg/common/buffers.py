@@ -14,21 +14,13 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_pg.common.checks import check_choice, check_positive_int
 from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.segments import Segments, find_segments
-from sb3_pg.common.type_aliases import (
-    CACHE_ROWS,
-    Baseline,
-    EpisodeBatch,
-    IncompleteEpisodes,
-    Observations,
-    Returns,
-    pieces,
-)
+from sb3_pg.common.timeline import Carried, Timeline
+from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Observations, Returns
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex, generalized_advantage, reward_to_go, total_return
 from sb3_pg.estimators.episodes import check_rows
 
@@ -96,7 +88,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self.cut_length = max(10 * buffer_size, MIN_CUT_LENGTH) if cut_length is None else cut_length
         #: The episodes of the rollout just finished, None before it is finished or where there are none.
         self.batch: EpisodeBatch | None = None
-        self._carried: dict[str, np.ndarray] | None = None
+        self._carried: Carried | None = None
         self._broken_off = False
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
         # Per environment: whole episodes finished in this batch, steps of the running episode before this rollout,
@@ -129,7 +121,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
     @property
     def carried_steps(self) -> int:
         """Steps that wait for the end of their episode, over all environments."""
-        return 0 if self._carried is None else len(self._carried["env"])
+        return 0 if self._carried is None else len(self._carried.env)
 
     @property
     def quota_filled(self) -> bool:
@@ -162,23 +154,28 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         """
         if self.pos == 0:
             self._known |= np.asarray(episode_start, dtype=bool)
-        self.observations[self.pos] = obs
+        self.observations[self.pos] = obs.reshape(self.n_envs, *self.obs_shape)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[self.pos] = reward
         self.episode_starts[self.pos] = episode_start
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
-    def add_evaluation(self, policy: ActorCriticPolicy) -> None:
-        """Values and log-probs of the rollout, under the policy that drew it."""
+    def add_evaluation(self, values: th.Tensor, log_probs: th.Tensor) -> None:
+        """Values and log-probs of all steps so far, under the policy that drew them.
+
+        :param values: ``(n_rows,)``, step after step
+        :param log_probs: ``(n_rows,)``
+        """
+        shape = (self.pos, self.n_envs)
+        self.values[: self.pos] = values.cpu().numpy().reshape(shape)
+        self.log_probs[: self.pos] = log_probs.cpu().numpy().reshape(shape)
+
+    def rows_so_far(self) -> tuple[th.Tensor, th.Tensor]:
+        """Observations and actions of all steps so far, ``(n_rows, ...)``, step after step."""
         n_rows = self.pos * self.n_envs
         observations = self._tensor(self.observations[: self.pos].reshape(n_rows, *self.obs_shape))
-        actions = self._actions(self._tensor(self.actions[: self.pos].reshape(n_rows, -1)))
-        values, log_probs = self.values.reshape(-1), self.log_probs.reshape(-1)
-        with th.no_grad():
-            for rows in pieces(n_rows, CACHE_ROWS):
-                value, log_prob, _ = policy.evaluate_actions(observations[rows], actions[rows])
-                values[rows], log_probs[rows] = value.flatten().cpu().numpy(), log_prob.cpu().numpy()
+        return observations, self._actions(self._tensor(self.actions[: self.pos].reshape(n_rows, -1)))
 
     def add_episode_ends(self, envs: np.ndarray, truncated: np.ndarray, terminal_values: np.ndarray) -> None:
         """Note how the episodes ended that the step just added was the last of.
@@ -198,14 +195,15 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         :param last_values: ``(n_envs,)`` or ``(n_envs, 1)`` V of the observation after the last step
         :param dones: ``(n_envs,)`` whether the last step ended an episode
         """
-        facts = self._timeline(last_values.detach().cpu().numpy().reshape(-1), np.asarray(dones, dtype=bool))
-        segments = find_segments(facts["env"], facts["start"], facts["done"])
+        edge_values = last_values.detach().cpu().numpy().reshape(-1)
+        timeline = self._timeline(np.asarray(dones, dtype=bool))
+        segments = find_segments(timeline.env, timeline.marks["start"], timeline.marks["done"])
         if self.incomplete_episodes == "carry":
-            segments = self._cut_endless(facts, segments)
+            segments = self._cut_endless(timeline, segments, edge_values)
         used = self._choose(segments)
-        self.batch = self._assemble(facts, segments, used) if used.any() else None
-        self._carry_over(facts, segments, used)
-        self._scatter(facts, segments, used)
+        self.batch = self._assemble(timeline, segments, used, edge_values) if used.any() else None
+        self._carry_over(timeline, segments, used)
+        self._scatter(timeline.source[segments.rows(used)])
         self._broken_off = False
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
@@ -223,28 +221,14 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     # --- facts -----------------------------------------------------------------------------------------------------
 
-    def _timeline(self, last_values: np.ndarray, dones: np.ndarray) -> dict[str, np.ndarray]:
-        """All rows, carried ones included, environment after environment and in the order of time.
-
-        A dictionary of flat arrays ``(n, ...)``; ``source`` is the row of this rollout (time-major), -1 if carried.
-        """
+    def _timeline(self, dones: np.ndarray) -> Timeline:
+        """All rows, carried ones included, environment after environment and in the order of time."""
         n_steps = self.pos
         starts = self.episode_starts[:n_steps].astype(bool)
-        dones = np.concatenate([starts[1:], dones[None]])
+        done = np.concatenate([starts[1:], dones[None]])
         starts[0] |= self._resumes
-        fields = {name: array[:n_steps].reshape(-1, *array.shape[2:]) for name, array in self._arrays().items()}
-        fields["env"] = np.tile(np.arange(self.n_envs), n_steps)
-        fields["start"] = starts.reshape(-1)
-        fields["done"] = dones.reshape(-1)
-        fields["step"] = self._steps(starts).reshape(-1)
-        fields["edge_value"] = np.tile(last_values.astype(np.float32), n_steps)
-        fields["source"] = np.arange(n_steps * self.n_envs)
-        if self._carried is not None:
-            fields = {name: np.concatenate([self._carried[name], array]) for name, array in fields.items()}
-        if self.n_envs == 1:
-            return fields
-        order = np.argsort(fields["env"], kind="stable")
-        return {name: array[order] for name, array in fields.items()}
+        fields = {name: array[:n_steps] for name, array in self._arrays().items()}
+        return Timeline(fields | {"start": starts, "done": done, "step": self._steps(starts)}, self._carried)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """The arrays of the rollout, ``(buffer_size, n_envs, ...)``, with dictionary observations laid out flat."""
@@ -274,18 +258,20 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         used &= rank < self.episodes_per_env
         return used & (self.quota_filled or self.incomplete_episodes != "carry")
 
-    def _assemble(self, facts: dict[str, np.ndarray], segments: Segments, used: np.ndarray) -> EpisodeBatch:
+    def _assemble(
+        self, timeline: Timeline, segments: Segments, used: np.ndarray, edge_values: np.ndarray
+    ) -> EpisodeBatch:
         """Turn the facts of the segments in use into tensors, and these into returns and advantages."""
         rows = segments.rows(used)
         last = segments.last[used]
 
         def take(name: str) -> th.Tensor:
-            return self._tensor(facts[name] if rows is None else facts[name][rows])
+            return self._tensor(timeline.take(name, rows))
 
         lengths = self._tensor(segments.lengths[used])
-        done, truncated = facts["done"][last], facts["truncated"][last]
-        edge_values = 0.0 if self.incomplete_episodes == "truncate" else facts["edge_value"][last]
-        last_values = np.where(done, facts["terminal_values"][last], edge_values).astype(np.float32)
+        done, truncated, terminal = (timeline.take(name, last) for name in ("done", "truncated", "terminal_values"))
+        follows = 0.0 if self.incomplete_episodes == "truncate" else edge_values[segments.env[used]]
+        last_values = np.where(done, terminal, follows).astype(np.float32)
         episodes = EpisodeIndex(lengths, th.repeat_interleave(lengths), take("step"))
         rewards, values = take("rewards"), take("values")
         returns, targets = self._returns(rewards, values, episodes, self._tensor(last_values))
@@ -296,7 +282,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             rewards=rewards,
             behaviour_log_prob=take("log_probs"),
             values=values,
-            carried=take("source") < 0,
+            carried=self._tensor(timeline.source[rows] < 0),
             terminated=self._tensor(done & ~truncated),
             truncated=self._tensor(done & truncated),
             returns=returns,
@@ -346,43 +332,41 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
-    def _cut_endless(self, facts: dict[str, np.ndarray], segments: Segments) -> Segments:
+    def _cut_endless(self, timeline: Timeline, segments: Segments, edge_values: np.ndarray) -> Segments:
         """End the episodes that have waited too long, as a time limit would; their rest will count as an episode."""
         endless = segments.whole & segments.open & (segments.lengths >= self.cut_length)
         last, envs = segments.last[endless], segments.env[endless]
-        facts["done"][last] = facts["truncated"][last] = True
-        facts["terminal_values"][last] = facts["edge_value"][last]
+        timeline.marks["done"][last] = timeline.marks["truncated"][last] = True
+        timeline.marks["terminal_values"][last] = edge_values[envs]
         self._resumes[:] = False
         self._resumes[envs] = True
         self._finished[envs] += 1
         return dataclasses.replace(segments, complete=segments.complete | endless, open=segments.open & ~endless)
 
-    def _carry_over(self, facts: dict[str, np.ndarray], segments: Segments, used: np.ndarray) -> None:
+    def _carry_over(self, timeline: Timeline, segments: Segments, used: np.ndarray) -> None:
         """Remember, for the next rollout, what has begun and is not used yet."""
-        env_done = facts["done"][segments.env_last]
-        self._elapsed = facts["step"][segments.env_last] + 1
+        self._elapsed = timeline.marks["step"][segments.env_last] + 1
         self._carried = None
         if self.incomplete_episodes != "carry" or self.quota_filled:
             self._finished[:] = 0
-            self._known = env_done
+            self._known = timeline.marks["done"][segments.env_last]
             return
         waiting = segments.whole & ~used & (segments.complete | segments.open)
         if self.episodes_per_env is not None:
             waiting &= segments.rank_within_env(waiting) < self.episodes_per_env
-        rows = segments.rows(waiting)
         if waiting.any():
-            self._carried = {name: array.copy() if rows is None else array[rows] for name, array in facts.items()}
-            self._carried["source"][:] = -1
+            self._carried = timeline.kept(segments.rows(waiting))
 
-    def _scatter(self, facts: dict[str, np.ndarray], segments: Segments, used: np.ndarray) -> None:
-        """Show returns and advantages in SB3's layout: 0 where a row is not used, nothing of carried rows."""
+    def _scatter(self, source: np.ndarray) -> None:
+        """Show returns and advantages in SB3's layout: 0 where a row is not used, nothing of carried rows.
+
+        :param source: ``(n_rows,)`` where the batch's rows are in the rollout, negative for carried ones
+        """
         self.advantages[:] = 0.0
         self.returns[:] = self.values
         if self.batch is None:
             return
-        rows = segments.rows(used)
-        source = facts["source"] if rows is None else facts["source"][rows]
-        here = source >= 0
+        here = np.flatnonzero(source >= 0)
         self.advantages.reshape(-1)[source[here]] = self.batch.advantages.cpu().numpy()[here]
         self.returns.reshape(-1)[source[here]] = self.batch.value_targets.cpu().numpy()[here]
 

@@ -15,7 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.common.buffers import EpisodeRolloutBuffer
 from sb3_pg.common.checks import check_finite
-from sb3_pg.common.fast_actor import FastActor, has_fast_actor
+from sb3_pg.common.fast_actor import fast_actor
+from sb3_pg.common.passes import all_values
+from sb3_pg.common.stock import is_stock
 from sb3_pg.common.type_aliases import Baseline
 
 
@@ -49,9 +51,10 @@ class EpisodeCollector(OnPolicyAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        # Values and log-probs can wait for the end of the rollout where a step needs the actor alone
-        is_fast = buffer.takes_facts and has_fast_actor(self.policy)
-        actor = FastActor(self.policy, env.num_envs) if is_fast else None
+        # Values and log-probs can wait for the end of the rollout: to be computed, or at least to leave the device
+        takes_facts, evaluations = buffer.takes_facts, list[tuple[th.Tensor, th.Tensor]]()
+        is_fast = takes_facts and is_stock(self.policy)
+        actor = fast_actor(self.policy, env.num_envs, n_rollout_steps) if is_fast else None
         # Names that a callback may know from SB3; they stay None while the actor is alone
         not_yet: Any = None
         obs_tensor = values = log_probs = not_yet
@@ -79,10 +82,11 @@ class EpisodeCollector(OnPolicyAlgorithm):
                 return False
 
             n_steps += 1
-            if actor is None:
-                buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
-            else:
+            if takes_facts:
                 buffer.add_facts(self._last_obs, actions, rewards, self._last_episode_starts)  # type: ignore[arg-type]
+                evaluations.append((values, log_probs))
+            else:
+                buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
             ended = np.flatnonzero(dones)
             if len(ended) > 0:
@@ -92,7 +96,10 @@ class EpisodeCollector(OnPolicyAlgorithm):
             self._last_episode_starts = dones
 
         if actor is not None:
-            buffer.add_evaluation(self.policy)
+            observations, taken = buffer.rows_so_far()
+            buffer.add_evaluation(all_values(self.policy, observations), actor.log_prob(taken))
+        elif takes_facts:
+            buffer.add_evaluation(*(th.cat(column) for column in zip(*evaluations, strict=True)))
         buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
         self.logger.record("rollout/episodes", 0 if buffer.batch is None else buffer.batch.episodes.n_episodes)
         self.logger.record("rollout/carried_steps", buffer.carried_steps)

@@ -15,7 +15,8 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 
-from sb3_pg.common.minibatches import Minibatch, whole_batch
+from sb3_pg.common.minibatches import whole_batch
+from sb3_pg.common.passes import evaluate
 from sb3_pg.common.type_aliases import EpisodeBatch
 from sb3_pg.common.weighting import WeightedSample, Weighting
 from sb3_pg.estimators import EpisodeIndex, log_mixture, path_log_ratio
@@ -172,18 +173,6 @@ def _log_mixture(every: Sequence[PastBatch], weighting: Weighting) -> th.Tensor:
         paths = [path_log_ratio(ratio, one.batch.episodes, weighting.importance) for ratio in ratios]
         densities.append(log_mixture(th.stack(paths, dim=1), shares))
     return th.cat(densities)
-
-
-def evaluate(
-    policy: ActorCriticPolicy, batch: EpisodeBatch, part: Minibatch, micro_batch_size: int | None
-) -> th.Tensor:
-    """``(n_rows,)`` log-prob of the actions of a part of the batch, without a gradient."""
-    with th.no_grad():
-        log_probs = [
-            policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])[1]
-            for _, rows in part.pieces(micro_batch_size)
-        ]
-    return th.cat(log_probs)
 
 
 def concatenate(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:

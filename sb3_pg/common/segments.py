@@ -45,11 +45,9 @@ class Segments:
         rank: np.ndarray = before - before[begins][np.cumsum(begins) - 1]
         return rank
 
-    def rows(self, chosen: np.ndarray) -> np.ndarray | None:
-        """Rows of the chosen segments, in order; None for all rows, which then need no copy."""
-        if chosen.all():
-            return None
-        return np.flatnonzero(np.repeat(chosen, self.lengths))
+    def rows(self, chosen: np.ndarray) -> np.ndarray | slice:
+        """Rows of the chosen segments, in order."""
+        return slice(None) if chosen.all() else np.flatnonzero(np.repeat(chosen, self.lengths))
 
 
 def find_segments(env: np.ndarray, start: np.ndarray, done: np.ndarray) -> Segments:

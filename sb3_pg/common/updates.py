@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sb3_pg.common.distributed import all_sum, mean_and_std
 from sb3_pg.common.minibatches import Minibatch
+from sb3_pg.common.passes import Passes, evaluate
 from sb3_pg.common.type_aliases import EpisodeBatch
 from sb3_pg.estimators import discount_factors, effective_sample_size, importance_weights, log_ratio
 
@@ -25,9 +26,9 @@ def current_log_prob(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch
     """``(n_rows,)`` log-prob under the policy as it is: the stored one where it sampled the action itself."""
     log_prob = batch.behaviour_log_prob.clone()
     carried = batch.carried.nonzero().flatten()
-    for rows in carried.split(micro_batch_size or len(carried)) if len(carried) > 0 else ():
-        with th.no_grad():
-            log_prob[rows] = policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])[1]
+    if len(carried) > 0:
+        part = Minibatch(carried, len(carried), None, len(carried) / batch.episodes.n_rows)
+        log_prob[carried] = evaluate(policy, batch, part, micro_batch_size)
     return log_prob
 
 
@@ -86,17 +87,23 @@ def weight_statistics(weights: th.Tensor, is_clipped: th.Tensor) -> dict[str, fl
 
 @dataclass(frozen=True)
 class Losses:
-    """The parts of a loss, scalars without a gradient.
+    """The parts of a loss, scalars without a gradient; tensors, so that an accelerator need not be waited for.
 
     :param total: what the gradient is of
     :param entropy: minus the mean entropy of a row
     :param value: the critic's mean squared error, 0 if it is not part of the loss
     """
 
-    total: float
-    policy: float
-    entropy: float
-    value: float
+    total: th.Tensor
+    policy: th.Tensor
+    entropy: th.Tensor
+    value: th.Tensor
+
+
+def logged_losses(steps: Sequence[Losses]) -> dict[str, float]:
+    """What is logged of the losses of an update's steps: the mean over them."""
+    rows = th.stack([th.stack([one.policy, one.entropy, one.value]) for one in steps])
+    return dict(zip(("policy_loss", "entropy_loss", "value_loss"), rows.mean(dim=0).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -127,39 +134,45 @@ def accumulate_gradient(
 ) -> Losses:
     """Gradient of the objective on a part of the batch, into the parameters' ``.grad``."""
     parts = th.zeros(4, device=batch.advantages.device)
+    passes = Passes(policy, part.n_rows, micro_batch_size)
+    with_values = objective.vf_coef is not None
     for where, rows in part.pieces(micro_batch_size):
-        values, log_prob, entropy = policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
+        values, log_prob, entropy = passes.evaluate(batch.observations_at(rows), batch.actions[rows], with_values)
         policy_part = objective.policy_loss(log_prob, where)
         # Without a closed form, -log_prob estimates the entropy
         entropy_sum = -(-log_prob if entropy is None else entropy).sum()
+        if objective.ent_coef == 0.0:
+            entropy_sum = entropy_sum.detach()  # it is logged, but a backward pass through it would be for nothing
         loss = policy_part + objective.ent_coef * entropy_sum / objective.divisor
         value_part = th.zeros_like(loss)
-        if objective.vf_coef is not None:
+        if objective.vf_coef is not None and values is not None:
             value_part = value_loss(batch, rows, values, objective.clip_range_vf) / part.n_rows
             loss = loss + objective.vf_coef * value_part
         if objective.penalty is not None:
             loss = loss + objective.penalty(rows) / part.n_rows
         loss.backward()
         parts += th.stack([loss, policy_part, entropy_sum / part.n_rows, value_part]).detach()
-    return Losses(*parts.tolist())
+    return Losses(*parts.unbind())
 
 
-def guarded_clip(optimizer: th.optim.Optimizer, loss: float, max_grad_norm: float | None) -> float:
-    """Clip the gradient, unless loss or gradient are not finite.
+def guarded_clip(optimizer: th.optim.Optimizer, loss: th.Tensor, max_grad_norm: float | None) -> float:
+    """Clip the gradient, unless loss or gradient are not finite: the one time in a step that the device is waited for.
 
+    :param loss: a scalar
     :return: the norm of the gradient before it was clipped
     :raises ValueError: before any parameter changes
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     limit = math.inf if max_grad_norm is None else max_grad_norm
-    norm = th.nn.utils.clip_grad_norm_(parameters, limit).item()
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    clipped = th.nn.utils.clip_grad_norm_(parameters, limit)
+    value, norm = th.stack([loss, clipped]).tolist()
+    if not (math.isfinite(value) and math.isfinite(norm)):
         optimizer.zero_grad()
         raise ValueError(
-            f"The loss ({loss}) or the norm of its gradient ({norm}) is not finite. No parameter was changed by this "
+            f"The loss ({value}) or the norm of its gradient ({norm}) is not finite. No parameter was changed by this "
             "step, the model can be saved. Lower the learning rate, or scale rewards and observations (VecNormalize)."
         )
-    return norm
+    return float(norm)
 
 
 def separate_critic(policy: ActorCriticPolicy, learning_rate: float, value_learning_rate: float) -> th.optim.Optimizer:
@@ -205,17 +218,17 @@ def fit_critic(
 
     :return: the loss before the last of them
     """
-    loss = 0.0
+    loss = th.zeros((), device=batch.values.device)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    passes = Passes(policy, batch.episodes.n_rows, micro_batch_size)
     for _ in range(n_updates):
         optimizer.zero_grad()
-        total = th.zeros((), device=batch.values.device)
+        loss = th.zeros_like(loss)
         for rows in batch.micro_batches(micro_batch_size):
-            values = policy.predict_values(batch.observations_at(rows))
+            values = passes.values(batch.observations_at(rows))
             part = value_loss(batch, rows, values, clip_range_vf) / batch.episodes.n_rows
             part.backward(inputs=parameters)  # not into features that are the actor's to learn
-            total += part.detach()
-        loss = total.item()
+            loss += part.detach()
         guarded_clip(optimizer, loss, max_grad_norm)
         optimizer.step()
-    return loss
+    return loss.item()

@@ -17,9 +17,10 @@ from stable_baselines3.common.utils import FloatSchedule
 from sb3_pg.common.arguments import check_critic_of_ispg, check_epochs, check_importance, check_trust_region
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.common.distributed import all_sum
-from sb3_pg.common.history import BatchHistory, evaluate, load_history, save_history
+from sb3_pg.common.history import BatchHistory, load_history, save_history
 from sb3_pg.common.kl import Divergence, frozen_copy
 from sb3_pg.common.minibatches import Minibatch, minibatches, whole_batch
+from sb3_pg.common.passes import evaluate
 from sb3_pg.common.scores import batch_snr
 from sb3_pg.common.trust_region import KLConstraint, TrustRegion
 from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns

@@ -10,7 +10,7 @@ import torch as th
 
 from sb3_pg.common.minibatches import Minibatch
 from sb3_pg.common.trust_region import TrustRegion
-from sb3_pg.common.updates import Losses
+from sb3_pg.common.updates import Losses, logged_losses
 from sb3_pg.common.weighting import WeightedSample, Weighting
 
 
@@ -48,9 +48,4 @@ class Step:
 
 def mean_of(steps: Sequence[Step]) -> dict[str, float]:
     """What is logged of an update's steps: the mean over them."""
-    return {
-        "policy_loss": mean(step.losses.policy for step in steps),
-        "entropy_loss": mean(step.losses.entropy for step in steps),
-        "value_loss": mean(step.losses.value for step in steps),
-        "grad_norm": mean(step.grad_norm for step in steps),
-    }
+    return logged_losses([step.losses for step in steps]) | {"grad_norm": mean(step.grad_norm for step in steps)}

@@ -1,0 +1,106 @@
+"""A policy's passes over the rows of a batch: SB3's own, and quicker ones for rows that go in pieces.
+
+Rows that go in one piece go through the policy itself, so that an update of the size that SB3's make is SB3's to the
+bit. Pieces add up to the same but for rounding anyway: there, a stock policy's layers are run without the objects
+around them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from sb3_pg.common.minibatches import Minibatch
+from sb3_pg.common.stock import is_stock, layers, log_prob_and_entropy
+from sb3_pg.common.type_aliases import CACHE_ROWS, EpisodeBatch, Observations, pieces
+
+
+class Passes:
+    """Evaluates rows of a batch.
+
+    :param n_rows: how many there are in all
+    :param micro_batch_size: how many at most are given at a time, None for all at once
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, n_rows: int, micro_batch_size: int | None):
+        in_pieces = micro_batch_size is not None and n_rows > micro_batch_size
+        self._policy = policy
+        self._is_quick = in_pieces and is_stock(policy)
+
+    def evaluate(
+        self, observations: Observations, actions: th.Tensor, with_values: bool
+    ) -> tuple[th.Tensor | None, th.Tensor, th.Tensor | None]:
+        """As the policy's ``evaluate_actions``, where values may be missing unless they are asked for.
+
+        :return: values ``(n_rows, 1)`` or None, log-probs ``(n_rows,)``, entropies ``(n_rows,)`` or None
+        """
+        if not self._is_quick or isinstance(observations, dict):
+            return self._policy.evaluate_actions(observations, actions)
+        parameters = _through(self._policy.mlp_extractor.policy_net, self._policy.action_net, observations)
+        values = self.values(observations) if with_values else None
+        return values, *log_prob_and_entropy(self._policy, parameters, actions)
+
+    def values(self, observations: Observations) -> th.Tensor:
+        """As the policy's ``predict_values``.
+
+        :return: ``(n_rows, 1)``
+        """
+        if not self._is_quick or isinstance(observations, dict):
+            return self._policy.predict_values(observations)
+        return _through(self._policy.mlp_extractor.value_net, self._policy.value_net, observations)
+
+
+def all_values(policy: ActorCriticPolicy, observations: th.Tensor) -> th.Tensor:
+    """``(n_rows,)`` the critic's values, without a gradient."""
+    passes = Passes(policy, len(observations), CACHE_ROWS)
+    with th.no_grad():
+        values = [passes.values(observations[rows]).flatten() for rows in pieces(len(observations), CACHE_ROWS)]
+    return th.cat(values)
+
+
+def evaluate(
+    policy: ActorCriticPolicy, batch: EpisodeBatch, part: Minibatch, micro_batch_size: int | None
+) -> th.Tensor:
+    """``(n_rows,)`` log-prob of the actions of a part of the batch, without a gradient."""
+    passes = Passes(policy, part.n_rows, micro_batch_size)
+    with th.no_grad():
+        log_probs = [
+            passes.evaluate(batch.observations_at(rows), batch.actions[rows], with_values=False)[1]
+            for _, rows in part.pieces(micro_batch_size)
+        ]
+    return th.cat(log_probs)
+
+
+def _through(net: nn.Sequential, head: nn.Module, observations: th.Tensor) -> th.Tensor:
+    """What the head says of the observations."""
+    hidden = observations.float().flatten(1)
+    for layer, activation in layers(net, head):
+        hidden = layer(hidden)
+        if activation is nn.Tanh:
+            hidden = _Tanh.apply(hidden)
+        elif activation is nn.ReLU:
+            hidden = hidden.relu_()
+    result: th.Tensor = hidden if isinstance(head, nn.Linear) else head(hidden)
+    return result
+
+
+class _Tanh(th.autograd.Function):
+    """NumPy's tanh, in place, with PyTorch's derivative: on the CPU it takes a sixth to a thirteenth of the time."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: th.Tensor) -> th.Tensor:
+        array = hidden.detach().numpy()
+        np.tanh(array, out=array)
+        ctx.mark_dirty(hidden)
+        ctx.save_for_backward(hidden)
+        return hidden
+
+    @staticmethod
+    def backward(ctx: Any, gradient: th.Tensor) -> th.Tensor:
+        (output,) = ctx.saved_tensors
+        slope: th.Tensor = th.ops.aten.tanh_backward(gradient, output)
+        return slope

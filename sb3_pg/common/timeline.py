@@ -1,0 +1,79 @@
+"""The rows of a rollout in the order of episodes, together with those that waited for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+#: What is looked up at every row, and brought in order for all of them; the rest is gathered where it is used.
+MARKS = ("start", "done", "step", "truncated", "terminal_values")
+Rows = slice | np.ndarray
+
+
+@dataclass
+class Carried:
+    """Rows that wait for the end of their episode, one environment's after the other's.
+
+    :param env: ``(n,)`` the environment of each
+    :param fields: name -> ``(n, ...)``
+    """
+
+    env: np.ndarray
+    fields: dict[str, np.ndarray]
+
+
+class Timeline:
+    """All rows, carried ones included, environment after environment and in the order of time.
+
+    :param fields: name -> ``(n_steps, n_envs, ...)`` of a rollout, the :data:`MARKS` among them
+    :param carried: what waited for this rollout, of the same fields
+    """
+
+    def __init__(self, fields: dict[str, np.ndarray], carried: Carried | None):
+        self.n_steps, self.n_envs = fields["start"].shape
+        self._fields = fields
+        self._carried = carried
+        #: ``(n_rows,)`` row of the rollout, counted step after step; of the n carried ones -n .. -1
+        self.source = self._sources()
+        #: ``(n_rows,)`` the environment
+        self.env = np.repeat(np.arange(self.n_envs), self.n_steps + self._n_carried)
+        #: ``(n_rows,)`` each of the marks, which may be changed
+        self.marks = {name: self._gather(name, self.source) for name in MARKS}
+
+    @property
+    def _n_carried(self) -> np.ndarray:
+        """``(n_envs,)``"""
+        return np.bincount([] if self._carried is None else self._carried.env, minlength=self.n_envs)
+
+    def _sources(self) -> np.ndarray:
+        rollout = np.arange(self.n_steps * self.n_envs).reshape(self.n_steps, self.n_envs).T
+        if self._carried is None:
+            flat: np.ndarray = rollout.reshape(-1)
+            return flat
+        n_carried = len(self._carried.env)
+        # An environment's carried rows come before those of its rollout, and after all of the environments before it
+        source = np.empty(rollout.size + n_carried, dtype=rollout.dtype)
+        source[np.arange(n_carried) + self.n_steps * self._carried.env] = np.arange(-n_carried, 0)
+        first = np.cumsum(self._n_carried) + self.n_steps * np.arange(self.n_envs)
+        source[first[:, None] + np.arange(self.n_steps)] = rollout
+        return source
+
+    def take(self, name: str, rows: Rows) -> np.ndarray:
+        """A field of some rows.
+
+        :return: ``(n, ...)``, a copy
+        """
+        return self.marks[name][rows] if name in MARKS else self._gather(name, self.source[rows])
+
+    def _gather(self, name: str, source: np.ndarray) -> np.ndarray:
+        array = self._fields[name]
+        is_old = source < 0
+        values: np.ndarray = array.reshape(-1, *array.shape[2:])[np.where(is_old, 0, source)]
+        if self._carried is not None:
+            values[is_old] = self._carried.fields[name][source[is_old]]
+        return values
+
+    def kept(self, rows: Rows) -> Carried:
+        """Some rows, to wait for the next rollout."""
+        return Carried(self.env[rows], {name: self.take(name, rows) for name in self._fields})

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from gymnasium.vector.utils import batch_space
 from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from benchmarks.speed.tianshou_reinforce import has_tianshou, learning_tianshou
+from benchmarks.speed.timing import Rate, Workload
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG, make_vec_env
-from sb3_pg.common.fast_actor import FastActor
+from sb3_pg.common.fast_actor import fast_actor
 
 ENV_ID, N_STEPS = "CartPole-v1", 128
-Rate = Callable[[], float]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Contenders that are timed in turn; the first is what the others are measured by.
-
-    :param aim: of the last contender's ratio to the first
-    """
-
-    name: str
-    contenders: dict[str, Rate]
-    aim: str = ""
 
 
 def dummy(n_envs: int) -> VecEnv:
@@ -42,11 +32,20 @@ def batched(n_envs: int) -> VecEnv:
     return make_vec_env(ENV_ID, n_envs, seed=0, backend="gymnasium")
 
 
+def warm_model(algorithm: type[OnPolicyAlgorithm], env: VecEnv, **settings: Any) -> OnPolicyAlgorithm:
+    """A model that has been through one rollout, so that everything is there.
+
+    Its learning rate is 0: a policy that learned would make episodes longer, which changes the work from round to round
+    (and once none ends within a rollout, REINFORCE has no update to make).
+    """
+    model = algorithm("MlpPolicy", env, learning_rate=0.0, n_steps=N_STEPS, seed=0, device="cpu", **settings)
+    return model.learn(N_STEPS * env.num_envs)
+
+
 def learning(algorithm: type[OnPolicyAlgorithm], env: VecEnv, n_rollouts: int, **settings: Any) -> Rate:
     """Environment steps per second of ``learn``, with the callbacks that it has by default."""
-    model = algorithm("MlpPolicy", env, n_steps=N_STEPS, seed=0, device="cpu", **settings)
+    model = warm_model(algorithm, env, **settings)
     n_steps = n_rollouts * N_STEPS * env.num_envs
-    model.learn(N_STEPS * env.num_envs)
 
     def rate() -> float:
         started = time.perf_counter()
@@ -56,10 +55,42 @@ def learning(algorithm: type[OnPolicyAlgorithm], env: VecEnv, n_rollouts: int, *
     return rate
 
 
+class CollectionClock(BaseCallback):
+    """Seconds between the starts of rollouts and their ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def _on_rollout_start(self) -> None:
+        self._started = time.perf_counter()
+
+    def _on_rollout_end(self) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def collecting(algorithm: type[OnPolicyAlgorithm], env: VecEnv, n_rollouts: int, **settings: Any) -> Rate:
+    """Environment steps per second of collection alone, while ``learn`` runs."""
+    model = warm_model(algorithm, env, **settings)
+    n_steps = n_rollouts * N_STEPS * env.num_envs
+
+    def rate() -> float:
+        clock = CollectionClock()
+        model.learn(n_steps, callback=clock)
+        return n_steps / clock.seconds
+
+    return rate
+
+
 def stepping(env: VecEnv, n_vector_steps: int) -> Rate:
-    """Environment steps per second of ``env.step`` alone, with actions drawn beforehand."""
+    """Environment steps per second of ``env.step`` alone, with random actions drawn beforehand."""
     env.reset()
-    actions = np.random.default_rng(0).integers(0, 2, (n_vector_steps, env.num_envs))
+    space = batch_space(env.action_space, env.num_envs)
+    space.seed(0)
+    actions = [space.sample() for _ in range(n_vector_steps)]
 
     def rate() -> float:
         started = time.perf_counter()
@@ -72,13 +103,12 @@ def stepping(env: VecEnv, n_vector_steps: int) -> Rate:
 
 def limit(env: VecEnv, n_vector_steps: int) -> Rate:
     """What REINFORCE could reach: stepping, one pass of the actor a step, and one update a rollout."""
-    model = REINFORCE("MlpPolicy", env, n_steps=N_STEPS, seed=0, device="cpu")
-    model.learn(N_STEPS * env.num_envs)
-    alone, actor = stepping(env, n_vector_steps), FastActor(model.policy, env.num_envs)
+    model, alone = warm_model(REINFORCE, env), stepping(env, n_vector_steps)
     obs = np.zeros((env.num_envs, 4), dtype=np.float32)
 
     def rate() -> float:
         per_step = env.num_envs / alone()
+        actor = fast_actor(model.policy, env.num_envs, n_vector_steps)
         started = time.perf_counter()
         for _ in range(n_vector_steps):
             actor.act(obs)
@@ -91,73 +121,82 @@ def limit(env: VecEnv, n_vector_steps: int) -> Rate:
     return rate
 
 
-def updating(micro_batch_size: int | None, n_envs: int = 1024) -> Rate:
-    """Rows per second of one update of REINFORCE on 131,072 rows."""
-    env = batched(n_envs)
-    model = REINFORCE(
-        "MlpPolicy", env, n_steps=N_STEPS, seed=0, device="cpu", micro_batch_size=micro_batch_size, learning_rate=0.0
-    )
-    model.learn(2 * N_STEPS * n_envs)
-    batch = model.rollout_buffer.batch
-    assert batch is not None
+def updating(algorithm: type[OnPolicyAlgorithm], n_envs: int = 1024, **settings: Any) -> Rate:
+    """Rows per second of one update on 131,072 rows, the same ones again and again."""
+    model = warm_model(algorithm, batched(n_envs), **settings)
+    model.learn(N_STEPS * n_envs)
+    batch = getattr(model.rollout_buffer, "batch", None)
+    n_rows = N_STEPS * n_envs if batch is None else batch.episodes.n_rows
 
     def rate() -> float:
         started = time.perf_counter()
         model.train()
-        return batch.episodes.n_rows / (time.perf_counter() - started)
+        return n_rows / (time.perf_counter() - started)
 
     return rate
 
 
-def workloads() -> list[Workload]:
+def few_environments(n_envs: int, n_rollouts: int, aim: str, with_tianshou: bool) -> Workload:
+    """SB3's vector environment, which steps one environment after the other.
+
+    :param with_tianshou: compare with Tianshou too, if it is there
+    """
+    contenders = {
+        "A2C": learning(A2C, dummy(n_envs), n_rollouts),
+        "stepping alone": stepping(dummy(n_envs), 40_000 // n_envs),
+        "limit": limit(dummy(n_envs), 1000),
+    }
+    note = ""
+    if with_tianshou and has_tianshou():
+        contenders["Tianshou's Reinforce, on its own DummyVectorEnv"] = learning_tianshou(ENV_ID, n_envs, N_STEPS, 10)
+    elif with_tianshou:
+        note = "Tianshou's Reinforce was not timed: Tianshou 2 is not installed."
+    contenders["REINFORCE"] = learning(REINFORCE, dummy(n_envs), n_rollouts)
+    return Workload(f"{ENV_ID}, SB3's make_vec_env, {n_envs} environments", contenders, aim, note=note)
+
+
+def workloads() -> Iterator[Workload]:
     """All of them; a model is made when its workload's turn comes."""
-    passes: dict[str, Any] = {"n_epochs": 4, "batch_size": 512, "learning_rate": 3e-4}
+    yield few_environments(8, 40, "3.0", with_tianshou=True)
+    yield few_environments(64, 6, "2.5", with_tianshou=False)
+    yield Workload(
+        f"{ENV_ID}, backend gymnasium, 1,024 environments",
+        {
+            "A2C": learning(A2C, batched(1024), 2),
+            "stepping alone": stepping(batched(1024), 256),
+            "limit": limit(batched(1024), 256),
+            "REINFORCE": learning(REINFORCE, batched(1024), 2),
+        },
+        "3.0, and 75% of the limit",
+    )
+    yield Workload(
+        "one update of 131,072 rows",
+        {
+            "A2C, in one piece": updating(A2C),
+            "REINFORCE, in one piece": updating(REINFORCE, micro_batch_size=10**9),
+            "REINFORCE, in pieces of 4,096": updating(REINFORCE),
+        },
+        "2.0",
+        reference="REINFORCE, in one piece",
+    )
+    passes: dict[str, Any] = {"n_epochs": 4, "batch_size": 512}
     joint: dict[str, Any] = {"value_learning_rate": None, "n_value_updates": 1}
-    return [
-        Workload(
-            f"{ENV_ID}, SB3's make_vec_env, {n_envs} environments",
-            {
-                "A2C": learning(A2C, dummy(n_envs), 40 if n_envs == 8 else 6),
-                "stepping alone": stepping(dummy(n_envs), 5000 if n_envs == 8 else 700),
-                "limit": limit(dummy(n_envs), 1000),
-                "REINFORCE": learning(REINFORCE, dummy(n_envs), 40 if n_envs == 8 else 6),
-            },
-            aim,
-        )
-        for n_envs, aim in ((8, "3.0"), (64, "2.5"))
-    ] + [
-        Workload(
-            f"{ENV_ID}, backend gymnasium, 1,024 environments",
-            {
-                "A2C": learning(A2C, batched(1024), 2),
-                "stepping alone": stepping(batched(1024), 256),
-                "limit": limit(batched(1024), 256),
-                "REINFORCE": learning(REINFORCE, batched(1024), 2),
-            },
-            "3.0, and 75% of the limit",
-        ),
-        Workload(
-            "one update of 131,072 rows", {"in one piece": updating(10**9), "in pieces of 4,096": updating(None)}, "2.0"
-        ),
-        Workload(
-            f"{ENV_ID}, SB3's make_vec_env, 8 environments, four passes of 512 rows",
-            {
-                "PPO": learning(PPO, dummy(8), 20, **passes),
-                "OffPolicyISPG": learning(
-                    OffPolicyISPG, dummy(8), 20, **passes, **joint, target_kl=None, clip_range=0.2
-                ),
-            },
-            "1.5",
-        ),
-        Workload(
-            f"{ENV_ID}, SB3's make_vec_env, 8 environments, one pass",
-            {
-                "PPO": learning(PPO, dummy(8), 20, n_epochs=1, batch_size=1024),
-                "VanillaPG": learning(VanillaPG, dummy(8), 20, **joint),
-            },
-            "1.5",
-        ),
-    ]
+    yield Workload(
+        f"{ENV_ID}, SB3's make_vec_env, 8 environments, four passes of 512 rows",
+        {
+            "PPO": learning(PPO, dummy(8), 20, **passes),
+            "OffPolicyISPG": learning(OffPolicyISPG, dummy(8), 20, **passes, **joint, target_kl=None, clip_range=0.2),
+        },
+        "1.5",
+    )
+    yield Workload(
+        f"{ENV_ID}, SB3's make_vec_env, 8 environments, one pass",
+        {
+            "PPO": learning(PPO, dummy(8), 20, n_epochs=1, batch_size=1024),
+            "VanillaPG": learning(VanillaPG, dummy(8), 20, **joint),
+        },
+        "1.5",
+    )
 
 
 def growth() -> dict[int, Rate]:

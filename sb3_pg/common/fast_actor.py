@@ -6,6 +6,7 @@ The parameters of the distributions are kept: all log-probs of a rollout can be 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch as th
@@ -15,6 +16,10 @@ from torch import nn
 
 from sb3_pg.common.stock import layers, log_prob_and_entropy
 from sb3_pg.common.type_aliases import CACHE_ROWS, pieces
+
+#: Multiplications of a product that one thread does about as fast as several. Those that were awake for it stay so for
+#: some milliseconds, in the way of the environments' own threads, or of the other library's.
+ONE_THREAD = 2**18
 
 
 class FastActor(ABC):
@@ -63,39 +68,52 @@ class FastActor(ABC):
 class CategoricalActor(FastActor):
     """In NumPy: on few rows its calls cost half of PyTorch's, on many its tanh costs a tenth.
 
-    The probabilities are PyTorch's but for their rounding, which decides between two actions once in millions of
-    draws; all others are the very actions that the policy would draw.
+    The very actions that the policy would draw, but for about one in a million draws, which a rounding decides.
     """
 
     def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int):
         super().__init__(policy, n_envs, n_steps)
         self._steps = [
-            (layer.weight.detach().numpy().T, layer.bias.detach().numpy(), room.numpy(), activation)
+            (_linear(layer, n_envs), room.numpy(), activation)
             for (layer, activation), room in zip(self._hidden, self._rooms, strict=True)
         ]
-        self._weight, self._bias = self._last.weight.detach().numpy().T, self._last.bias.detach().numpy()
-        self._logits = self._parameters.numpy()
-        self._odds = th.empty_like(self._noise)
+        self._to_logits, self._logits = _linear(self._last, n_envs), self._parameters.numpy()
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """See :meth:`FastActor.act`."""
         hidden = np.asarray(obs, dtype=np.float32).reshape(self._n_envs, -1)
-        for weight, bias, room, activation in self._steps:
-            hidden = np.dot(hidden, weight, out=room)
-            hidden += bias
+        for linear, room, activation in self._steps:
+            linear(hidden, room)
             if activation is nn.Tanh:
-                np.tanh(hidden, out=hidden)
+                np.tanh(room, out=room)
             elif activation is nn.ReLU:
-                np.maximum(hidden, 0.0, out=hidden)
-        logits = np.dot(hidden, self._weight, out=self._logits[self._pos])
-        logits += self._bias
+                np.maximum(room, 0.0, out=room)
+            hidden = room
+        logits, noise = self._logits[self._pos], self._noise.numpy()
+        self._to_logits(hidden, logits)
         self._pos += 1
-        # How torch.multinomial draws one sample: the first of exponential clocks that run at the rates p
-        odds = self._odds.numpy()
-        np.exp(np.subtract(logits, np.maximum.reduce(logits, axis=1, keepdims=True), out=odds), out=odds)
-        self._odds.div_(self._noise.exponential_())  # in PyTorch, which is silent where a clock shows 0
-        actions: np.ndarray = odds.argmax(axis=1)
+        # torch.multinomial takes the greatest p / e, with e exponential: here, of the logarithms
+        self._noise.exponential_().log_()
+        actions: np.ndarray = np.subtract(logits, noise, out=noise).argmax(axis=1)
         return actions
+
+
+def _linear(layer: nn.Linear, n_rows: int) -> Callable[[np.ndarray, np.ndarray], None]:
+    """The layer, from an array into another: by NumPy, whose calls cost less, unless it would start threads."""
+    weight, bias = layer.weight.detach().t(), layer.bias.detach()
+    if n_rows * weight.numel() > ONE_THREAD:
+
+        def product(hidden: np.ndarray, out: np.ndarray) -> None:
+            th.addmm(bias, th.as_tensor(hidden), weight, out=th.from_numpy(out))
+
+    else:
+        rows, shift = weight.numpy(), bias.numpy()
+
+        def product(hidden: np.ndarray, out: np.ndarray) -> None:
+            np.dot(hidden, rows, out=out)
+            out += shift
+
+    return product
 
 
 class GaussianActor(FastActor):
@@ -110,9 +128,20 @@ class GaussianActor(FastActor):
             for (layer, activation), room in zip(self._hidden, self._rooms, strict=True)
         ]
         self._weight, self._bias = self._last.weight.detach().t(), self._last.bias.detach()
+        widest = max(layer.weight.numel() for layer in (self._last, *(layer for layer, _ in self._hidden)))
+        self._is_small = n_envs * widest <= ONE_THREAD
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """See :meth:`FastActor.act`."""
+        n_threads = th.get_num_threads()
+        if self._is_small:
+            th.set_num_threads(1)
+        try:
+            return self._act(obs)
+        finally:
+            th.set_num_threads(n_threads)
+
+    def _act(self, obs: np.ndarray) -> np.ndarray:
         hidden = th.as_tensor(obs, dtype=th.float32).reshape(self._n_envs, -1)
         for weight, bias, room, activation in self._steps:
             hidden = th.addmm(bias, hidden, weight, out=room)

@@ -69,9 +69,10 @@ class Timeline:
     def _gather(self, name: str, source: np.ndarray) -> np.ndarray:
         array = self._fields[name]
         is_old = source < 0
-        values: np.ndarray = array.reshape(-1, *array.shape[2:])[np.where(is_old, 0, source)]
+        # take() is several times faster than array[index] where a row has several numbers
+        values = np.take(array.reshape(-1, *array.shape[2:]), np.where(is_old, 0, source), axis=0)
         if self._carried is not None:
-            values[is_old] = self._carried.fields[name][source[is_old]]
+            values[is_old] = np.take(self._carried.fields[name], source[is_old], axis=0)
         return values
 
     def kept(self, rows: Rows) -> Carried:

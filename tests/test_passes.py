@@ -48,7 +48,10 @@ def test_values_log_probs_entropies_and_their_gradients(
     passes = Passes(policy, N_ROWS, N_ROWS - 1)
     assert passes._is_quick == (activation_fn is not th.nn.ELU and not isinstance(action_space, spaces.MultiDiscrete))
     weights = th.randn(3, N_ROWS)
-    own, other = passes.evaluate(observations, actions, True), policy.evaluate_actions(observations, actions)
+    own, other = (
+        passes.evaluate(observations, actions, values=True, entropy_gradient=True),
+        policy.evaluate_actions(observations, actions),
+    )
     slopes = []
     for parts in (own, other):
         rows = [part.flatten() for part in parts if part is not None]
@@ -65,7 +68,7 @@ def test_one_piece_is_the_policy_itself(micro_batch_size: int | None) -> None:
     policy, observations, actions = policy_and_rows(ActorCriticPolicy, spaces.Discrete(3))
     passes = Passes(policy, N_ROWS, micro_batch_size)
     for one, other in zip(
-        passes.evaluate(observations, actions, False), policy.evaluate_actions(observations, actions), strict=True
+        passes.evaluate(observations, actions), policy.evaluate_actions(observations, actions), strict=True
     ):
         assert one is not None
         assert th.equal(one, other)
@@ -74,7 +77,7 @@ def test_one_piece_is_the_policy_itself(micro_batch_size: int | None) -> None:
 
 def test_no_values_where_nobody_asks() -> None:
     policy, observations, actions = policy_and_rows(ActorCriticPolicy, spaces.Discrete(3))
-    assert Passes(policy, N_ROWS, 10).evaluate(observations, actions, False)[0] is None
+    assert Passes(policy, N_ROWS, 10).evaluate(observations, actions)[0] is None
 
 
 def test_observations_stay_as_they_are() -> None:
@@ -84,7 +87,7 @@ def test_observations_stay_as_they_are() -> None:
         assert is_stock(policy)
         observations = th.randn(20, 3)
         before = observations.clone()
-        Passes(policy, 20, 10).evaluate(observations, th.zeros(20, dtype=th.long), True)
+        Passes(policy, 20, 10).evaluate(observations, th.zeros(20, dtype=th.long), values=True)
         assert th.equal(observations, before)
 
 

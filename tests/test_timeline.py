@@ -52,8 +52,8 @@ def test_rows_are_in_the_order_of_episodes(n_steps: int, n_carried: list[int], a
     chosen = np.flatnonzero(rng.random(len(rows)) < 0.5)
     for name in FIELDS:
         everything = np.array([row[2][name] for row in rows])
-        np.testing.assert_array_equal(timeline.take(name, slice(None)), everything)
-        np.testing.assert_array_equal(timeline.take(name, chosen), everything[chosen])
+        np.testing.assert_array_equal(timeline.taker(slice(None))(name), everything)
+        np.testing.assert_array_equal(timeline.taker(chosen)(name), everything[chosen])
 
 
 def test_what_is_kept_comes_first_in_the_next_one() -> None:
@@ -63,11 +63,11 @@ def test_what_is_kept_comes_first_in_the_next_one() -> None:
     second = Timeline(fields_of(rng, 2, 2), kept)
     assert second.env.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert (second.source < 0).tolist() == [True, True, False, False, True, False, False]
-    np.testing.assert_array_equal(second.take("observation", np.array([0, 1, 4])), kept.fields["observation"])
+    np.testing.assert_array_equal(second.taker(np.array([0, 1, 4]))("observation"), kept.fields["observation"])
 
 
 def test_a_changed_mark_is_taken_and_kept_as_changed() -> None:
     timeline = Timeline(fields_of(np.random.default_rng(0), 3, 2), None)
     timeline.marks["done"][4] = 7.0
-    assert timeline.take("done", np.array([4])).tolist() == [7.0]
+    assert timeline.taker(np.array([4]))("done").tolist() == [7.0]
     assert timeline.kept(np.array([4])).fields["done"].tolist() == [7.0]

@@ -19,10 +19,10 @@ from benchmarks.speed.workloads import growth, workloads
 
 TABLE = Path("docs/results/speed.md")
 HEADER = (
-    "Made by `make bench`, with nothing else running. Rates of the public `learn`, default callbacks, 64x64 tanh "
-    "networks, n_steps=128, a learning rate of 0 (so that every round has the same work), on the CPU; contenders in "
-    f"turn, {N_REPEATS} rounds after a first. Limit: stepping, one pass of the actor a step, one update a rollout, "
-    "each timed alone."
+    "Made by `make bench`, with nothing else running. Rates of the public `learn` of a new model with default "
+    "hyper-parameters and callbacks, 64x64 tanh networks, n_steps=128, on the CPU; contenders in turn, "
+    f"{N_REPEATS} rounds after a first. Limit: stepping, one pass of the actor a step, one update a rollout, each "
+    "timed alone."
 )
 
 

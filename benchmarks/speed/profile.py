@@ -14,7 +14,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.speed.timing import markdown
-from benchmarks.speed.workloads import N_STEPS, batched, dummy, warm_model
+from benchmarks.speed.workloads import N_STEPS, batched, dummy, new_model
 from sb3_pg import REINFORCE
 from sb3_pg.common.fast_actor import FastActor
 
@@ -89,7 +89,7 @@ def profile(
     :raises AttributeError: if a method is not there
     :raises ValueError: if a label's methods were not called
     """
-    model, clock = warm_model(algorithm, env), Clock()
+    model, clock = new_model(algorithm, env), Clock()
     parts = find_parts(model)
     n_steps = n_rollouts * N_STEPS
     with ExitStack() as stack:
@@ -104,8 +104,8 @@ def profile(
 
 def profile_section(algorithm: type[OnPolicyAlgorithm], find_parts: Callable[[OnPolicyAlgorithm], Parts]) -> str:
     """A line a label, the dearest of few environments first."""
-    few = profile(algorithm, find_parts, dummy(8), 100)
-    many = profile(algorithm, find_parts, batched(1024), 10)
+    few = profile(algorithm, find_parts, dummy(8), 40)
+    many = profile(algorithm, find_parts, batched(1024), 3)
     few["total"], many["total"] = sum(few.values()), sum(many.values())
     order = sorted(few, key=few.__getitem__, reverse=True)
     rows = [(label, *(f"{of[label]:,.1f} ({of[label] / of['total']:.1%})" for of in (few, many))) for label in order]

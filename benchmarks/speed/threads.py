@@ -31,7 +31,7 @@ def threads_section() -> str:
     """Rates by the number of threads, in turn."""
     rates = {
         "`learn`, SB3's make_vec_env, 8 environments": learning(REINFORCE, dummy(8), 40),
-        "`learn`, backend gymnasium, 1,024 environments": learning(REINFORCE, batched(1024), 2),
+        "`learn`, backend gymnasium, 1,024 environments": learning(REINFORCE, batched(1024), 3),
         "one update of 131,072 rows": updating(REINFORCE),
     }
     rows = []

@@ -35,7 +35,7 @@ def learning_tianshou(env_id: str, n_envs: int, n_steps: int, n_rollouts: int) -
     policy = reinforce.DiscreteActorPolicy(
         actor=actor, action_space=env.action_space, observation_space=env.observation_space
     )
-    algorithm = reinforce.Reinforce(policy=policy, optim=optim.AdamOptimizerFactory(lr=0.0))
+    algorithm = reinforce.Reinforce(policy=policy, optim=optim.AdamOptimizerFactory(lr=1e-3))
     vector_env = import_module("tianshou.env").DummyVectorEnv([lambda: gym.make(env_id)] * n_envs)
     steps_of_rollout = n_steps * n_envs
     buffer = data.VectorReplayBuffer(steps_of_rollout, n_envs)

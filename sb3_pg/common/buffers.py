@@ -265,11 +265,13 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         rows = segments.rows(used)
         last = segments.last[used]
 
+        values_at = timeline.taker(rows)
+
         def take(name: str) -> th.Tensor:
-            return self._tensor(timeline.take(name, rows))
+            return self._tensor(values_at(name))
 
         lengths = self._tensor(segments.lengths[used])
-        done, truncated, terminal = (timeline.take(name, last) for name in ("done", "truncated", "terminal_values"))
+        done, truncated, terminal = (timeline.marks[name][last] for name in ("done", "truncated", "terminal_values"))
         follows = 0.0 if self.incomplete_episodes == "truncate" else edge_values[segments.env[used]]
         last_values = np.where(done, terminal, follows).astype(np.float32)
         episodes = EpisodeIndex(lengths, th.repeat_interleave(lengths), take("step"))

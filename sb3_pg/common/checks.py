@@ -7,6 +7,9 @@ from collections.abc import Collection
 
 import numpy as np
 
+#: Numbers whose sum of squares NumPy's OpenBLAS takes on one thread.
+ONE_THREAD = 8192
+
 
 def check_choice(name: str, value: object, choices: Collection[str], or_else: str = "") -> None:
     """Refuse a name that is not among the valid ones, and list them.
@@ -39,8 +42,11 @@ def check_finite(what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: 
     :param step: the time step to name, in steps over all environments
     """
     for array in values.values() if isinstance(values, dict) else (values,):
-        # A finite sum of squares, which takes no room, settles it; an infinite one may only have overflowed
-        if array.dtype.kind != "f" or math.isfinite(np.vdot(array, array)) or np.isfinite(array).all():
+        if array.dtype.kind != "f":
+            continue
+        # A finite sum of squares settles it for few numbers (for many it would start threads of its own); an infinite
+        # one may only have overflowed
+        if (array.size <= ONE_THREAD and math.isfinite(np.vdot(array, array))) or np.isfinite(array).all():
             continue
         bad = ~np.isfinite(array).reshape(n_envs, -1).all(axis=1)
         env = int(np.flatnonzero(bad)[0])

@@ -1,8 +1,8 @@
-"""A policy's passes over the rows of a batch: SB3's own, and quicker ones for rows that go in pieces.
+"""A policy's passes over the rows of a batch: SB3's own, and quicker ones where nothing has to be SB3's to the bit.
 
-Rows that go in one piece go through the policy itself, so that an update of the size that SB3's make is SB3's to the
-bit. Pieces add up to the same but for rounding anyway: there, a stock policy's layers are run without the objects
-around them.
+Rows that an actor-critic takes in one piece go through the policy itself: configured as A2C or PPO, an update is theirs
+to the bit. Pieces add up to the same but for rounding anyway, and SB3 has no policy without a critic: there, a stock
+policy's layers are run without the objects around them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_pg.common.minibatches import Minibatch
+from sb3_pg.common.policies import ActorPolicy
 from sb3_pg.common.stock import is_stock, layers, log_prob_and_entropy
 from sb3_pg.common.type_aliases import CACHE_ROWS, EpisodeBatch, Observations, pieces
 
@@ -29,20 +30,22 @@ class Passes:
     def __init__(self, policy: ActorCriticPolicy, n_rows: int, micro_batch_size: int | None):
         in_pieces = micro_batch_size is not None and n_rows > micro_batch_size
         self._policy = policy
-        self._is_quick = in_pieces and is_stock(policy)
+        self._is_quick = (in_pieces or isinstance(policy, ActorPolicy)) and is_stock(policy)
 
     def evaluate(
-        self, observations: Observations, actions: th.Tensor, with_values: bool
+        self, observations: Observations, actions: th.Tensor, values: bool = False, entropy_gradient: bool = False
     ) -> tuple[th.Tensor | None, th.Tensor, th.Tensor | None]:
-        """As the policy's ``evaluate_actions``, where values may be missing unless they are asked for.
+        """As the policy's ``evaluate_actions``.
 
+        :param values: whether they are needed, else they may be missing
+        :param entropy_gradient: whether the entropies' gradient is needed, else it may be missing
         :return: values ``(n_rows, 1)`` or None, log-probs ``(n_rows,)``, entropies ``(n_rows,)`` or None
         """
         if not self._is_quick or isinstance(observations, dict):
             return self._policy.evaluate_actions(observations, actions)
         parameters = _through(self._policy.mlp_extractor.policy_net, self._policy.action_net, observations)
-        values = self.values(observations) if with_values else None
-        return values, *log_prob_and_entropy(self._policy, parameters, actions)
+        log_prob, entropy = log_prob_and_entropy(self._policy, parameters, actions, entropy_gradient)
+        return self.values(observations) if values else None, log_prob, entropy
 
     def values(self, observations: Observations) -> th.Tensor:
         """As the policy's ``predict_values``.
@@ -69,7 +72,7 @@ def evaluate(
     passes = Passes(policy, part.n_rows, micro_batch_size)
     with th.no_grad():
         log_probs = [
-            passes.evaluate(batch.observations_at(rows), batch.actions[rows], with_values=False)[1]
+            passes.evaluate(batch.observations_at(rows), batch.actions[rows])[1]
             for _, rows in part.pieces(micro_batch_size)
         ]
     return th.cat(log_probs)

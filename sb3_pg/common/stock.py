@@ -33,18 +33,25 @@ def is_stock(policy: ActorCriticPolicy) -> bool:
         and not (policy.normalize_images and is_image_space(space))
         and type(policy.pi_features_extractor) is type(policy.vf_features_extractor) is FlattenExtractor
         and type(policy.mlp_extractor) is MlpExtractor
-        and all(map(_is_known, [*policy.mlp_extractor.policy_net, *policy.mlp_extractor.value_net]))
-        and type(policy.action_net) is nn.Linear
-        and type(policy.value_net) in (nn.Linear, ZeroValue)
         and type(policy.action_dist) in (CategoricalDistribution, DiagGaussianDistribution)
         and not any(method in policy.__dict__ for method in METHODS)
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in policy.modules())
-        and all(parameter.dtype == th.float32 for parameter in policy.parameters())
+        and all(map(_is_bare, [policy, policy.pi_features_extractor, policy.vf_features_extractor]))
+        and all(map(_is_bare, [policy.mlp_extractor, policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net]))
+        and all(map(_is_known, [*policy.mlp_extractor.policy_net, *policy.mlp_extractor.value_net]))
+        and all(map(_is_known, [policy.action_net, policy.value_net]))
     )
 
 
+def _is_bare(module: nn.Module) -> bool:
+    """Whether nobody listens to its passes."""
+    return not (module._forward_hooks or module._forward_pre_hooks)
+
+
 def _is_known(layer: nn.Module) -> bool:
-    return type(layer) in ACTIVATIONS or (type(layer) is nn.Linear and layer.bias is not None)
+    """Whether it is an activation, a linear layer with a bias in single precision, or no critic."""
+    if type(layer) is nn.Linear:
+        return _is_bare(layer) and all(p is not None and p.dtype == th.float32 for p in layer._parameters.values())
+    return _is_bare(layer) and type(layer) in (*ACTIVATIONS, ZeroValue)
 
 
 def layers(net: nn.Sequential, head: nn.Module) -> Iterator[tuple[nn.Linear, type[nn.Module] | None]]:
@@ -56,12 +63,13 @@ def layers(net: nn.Sequential, head: nn.Module) -> Iterator[tuple[nn.Linear, typ
 
 
 def log_prob_and_entropy(
-    policy: ActorCriticPolicy, parameters: th.Tensor, actions: th.Tensor
+    policy: ActorCriticPolicy, parameters: th.Tensor, actions: th.Tensor, entropy_gradient: bool = False
 ) -> tuple[th.Tensor, th.Tensor]:
     """Of the distributions that the last layer of the actor stands for.
 
     :param parameters: ``(n_rows, n)`` logits or means
     :param actions: ``(n_rows,)`` or ``(n_rows, action_dim)``
+    :param entropy_gradient: whether the entropies need one
     :return: ``(n_rows,)`` each
     """
     distribution = policy.action_dist
@@ -70,4 +78,6 @@ def log_prob_and_entropy(
         return distribution.log_prob(actions), distribution.entropy()  # type: ignore[return-value]  # never None here
     # What SB3's does, without its softmax, sum and checks of every row
     log_probs = F.log_softmax(parameters, dim=-1)
-    return log_probs.gather(1, actions[:, None]).squeeze(1), -(log_probs.exp() * log_probs).sum(dim=-1)
+    chosen = log_probs.gather(1, actions[:, None]).squeeze(1)
+    log_probs = log_probs if entropy_gradient else log_probs.detach()
+    return chosen, -(log_probs.exp() * log_probs).sum(dim=-1)

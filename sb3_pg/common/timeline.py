@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +39,9 @@ class Timeline:
         self.source = self._sources()
         #: ``(n_rows,)`` the environment
         self.env = np.repeat(np.arange(self.n_envs), self.n_steps + self._n_carried)
+        everything = self._gatherer(self.source)
         #: ``(n_rows,)`` each of the marks, which may be changed
-        self.marks = {name: self._gather(name, self.source) for name in MARKS}
+        self.marks = {name: everything(name) for name in MARKS}
 
     @property
     def _n_carried(self) -> np.ndarray:
@@ -59,22 +61,27 @@ class Timeline:
         source[first[:, None] + np.arange(self.n_steps)] = rollout
         return source
 
-    def take(self, name: str, rows: Rows) -> np.ndarray:
-        """A field of some rows.
-
-        :return: ``(n, ...)``, a copy
-        """
-        return self.marks[name][rows] if name in MARKS else self._gather(name, self.source[rows])
-
-    def _gather(self, name: str, source: np.ndarray) -> np.ndarray:
-        array = self._fields[name]
-        is_old = source < 0
-        # take() is several times faster than array[index] where a row has several numbers
-        values = np.take(array.reshape(-1, *array.shape[2:]), np.where(is_old, 0, source), axis=0)
-        if self._carried is not None:
-            values[is_old] = np.take(self._carried.fields[name], source[is_old], axis=0)
-        return values
+    def taker(self, rows: Rows) -> Callable[[str], np.ndarray]:
+        """From a field's name to its values at some rows, ``(n, ...)``."""
+        gather = self._gatherer(self.source[rows])
+        return lambda name: self.marks[name][rows] if name in MARKS else gather(name)
 
     def kept(self, rows: Rows) -> Carried:
         """Some rows, to wait for the next rollout."""
-        return Carried(self.env[rows], {name: self.take(name, rows) for name in self._fields})
+        take = self.taker(rows)
+        return Carried(self.env[rows], {name: take(name) for name in self._fields})
+
+    def _gatherer(self, source: np.ndarray) -> Callable[[str], np.ndarray]:
+        """From a field's name to its values at what a source says."""
+        is_old = source < 0
+        new = np.where(is_old, 0, source)
+
+        def gather(name: str) -> np.ndarray:
+            array = self._fields[name]
+            # take() is several times faster than array[index] where a row has several numbers
+            values = array.reshape(-1, *array.shape[2:]).take(new, axis=0)
+            if self._carried is not None:
+                values[is_old] = self._carried.fields[name].take(source[is_old], axis=0)
+            return values
+
+        return gather

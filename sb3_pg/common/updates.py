@@ -135,9 +135,13 @@ def accumulate_gradient(
     """Gradient of the objective on a part of the batch, into the parameters' ``.grad``."""
     parts = th.zeros(4, device=batch.advantages.device)
     passes = Passes(policy, part.n_rows, micro_batch_size)
-    with_values = objective.vf_coef is not None
     for where, rows in part.pieces(micro_batch_size):
-        values, log_prob, entropy = passes.evaluate(batch.observations_at(rows), batch.actions[rows], with_values)
+        values, log_prob, entropy = passes.evaluate(
+            batch.observations_at(rows),
+            batch.actions[rows],
+            values=objective.vf_coef is not None,
+            entropy_gradient=objective.ent_coef != 0.0,
+        )
         policy_part = objective.policy_loss(log_prob, where)
         # Without a closed form, -log_prob estimates the entropy
         entropy_sum = -(-log_prob if entropy is None else entropy).sum()

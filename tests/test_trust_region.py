@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +17,11 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    MultiCategoricalDistribution,
+)
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
@@ -252,6 +258,18 @@ def test_kl_is_the_integral_over_all_actions(name: str) -> None:
         ours, theirs = (policy.evaluate_actions(observations, actions)[1].detach() for policy in (old, new))
         assert float(ours.exp().sum()) * area == pytest.approx(1, abs=1e-9)
         assert float((ours.exp() * (ours - theirs)).sum()) * area == pytest.approx(float(kl[row]), rel=1e-9)
+
+
+@every_finite
+def test_kl_where_a_probability_is_too_small_for_its_precision(name: str) -> None:
+    """As long as its logarithm is not: two actions, one of which the new policy all but never takes."""
+    distributions = {"Discrete": CategoricalDistribution(2), "MultiDiscrete": MultiCategoricalDistribution([2])}
+    old, new = (copy.copy(distributions.get(name, BernoulliDistribution(1))) for _ in range(2))
+    for distribution, log_odds in ((old, 20.0), (new, 200.0)):
+        logits = th.tensor([[log_odds, 0.0]])
+        distribution.proba_distribution(logits[:, :1] if name == "MultiBinary" else logits)  # type: ignore[arg-type]
+    kl, rare = policy_kl(old, new), math.exp(-20.0) / (1 + math.exp(-20.0))
+    assert float(kl) == pytest.approx(rare * 179.0, abs=1.5 * rare)  # the common action's share is below precision
 
 
 @every_policy

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.runs import publish
+from benchmarks.speed.compiled import compiled_section
 from benchmarks.speed.halfcheetah import halfcheetah_section
 from benchmarks.speed.machine import machine
 from benchmarks.speed.memory import memory_section
@@ -38,6 +39,7 @@ def sections() -> Iterator[str]:
     """The page, part by part, each measured when its turn comes."""
     yield f"# Speed\n\n{paragraph(HEADER)}\n{paragraph(machine())}"
     yield from map(table, workloads())
+    yield compiled_section()
     yield halfcheetah_section()
     yield growth_table()
     yield threads_section()

@@ -17,7 +17,7 @@ from stable_baselines3 import A2C, PPO
 
 from benchmarks.runs import Contender
 from benchmarks.speed.timing import markdown, paragraph
-from benchmarks.speed.workloads import N_STEPS, batched, warm_model
+from benchmarks.speed.workloads import N_STEPS, ONE, batched, warm_model
 from sb3_pg import REINFORCE, VanillaPG
 
 N_ENVS = 1024
@@ -27,7 +27,7 @@ CONTENDERS = (
     Contender("PPO, one pass in one piece", PPO, {"n_epochs": 1, "batch_size": N_ROWS}, N_ENVS),
     Contender("A2C", A2C, {}, N_ENVS),
     Contender("VanillaPG, joint critic", VanillaPG, {"value_learning_rate": None, "n_value_updates": 1}, N_ENVS),
-    Contender("REINFORCE, in one piece", REINFORCE, {"micro_batch_size": 10**9}, N_ENVS),
+    Contender("REINFORCE, in one piece", REINFORCE, {"micro_batch_size": ONE}, N_ENVS),
     Contender("REINFORCE", REINFORCE, {}, N_ENVS),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,18 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.speed.tianshou_reinforce import has_tianshou, learning_tianshou
 from benchmarks.speed.timing import Rate, Workload
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG, make_vec_env
 from sb3_pg.common.fast_actor import fast_actor
+from sb3_pg.common.type_aliases import CACHE_ROWS
 
 ENV_ID, N_STEPS = "CartPole-v1", 128
+#: Rows of a micro-batch that takes any batch in one piece.
+ONE = 10**9
 
 
 def dummy(n_envs: int) -> VecEnv:
@@ -124,9 +128,24 @@ def limit(env: VecEnv, n_vector_steps: int) -> Rate:
     return rate
 
 
-def updating(algorithm: type[OnPolicyAlgorithm], n_envs: int = 1024, **settings: Any) -> Rate:
-    """Rows per second of one update on 131,072 rows, the same ones again and again."""
+def make_plain(policy: ActorCriticPolicy) -> None:
+    """Have all passes go through the policy's own methods, as where a user listens to it."""
+    policy.register_forward_hook(lambda module, arguments, output: None)
+
+
+def updating(
+    algorithm: type[OnPolicyAlgorithm],
+    prepare: Callable[[ActorCriticPolicy], None] | None = None,
+    n_envs: int = 1024,
+    **settings: Any,
+) -> Rate:
+    """Rows per second of one update on 131,072 rows, the same ones again and again.
+
+    :param prepare: what is done to the policy before
+    """
     model = warm_model(algorithm, batched(n_envs), **settings)
+    if prepare is not None:
+        prepare(model.policy)
     model.learn(N_STEPS * n_envs)
     batch = getattr(model.rollout_buffer, "batch", None)
     n_rows = N_STEPS * n_envs if batch is None else batch.episodes.n_rows
@@ -177,11 +196,14 @@ def workloads() -> Iterator[Workload]:
         "one update of 131,072 rows",
         {
             "A2C, in one piece": updating(A2C),
-            "REINFORCE, in one piece": updating(REINFORCE, micro_batch_size=10**9),
-            "REINFORCE, in pieces of 4,096": updating(REINFORCE),
+            "REINFORCE, plain, in one piece": updating(REINFORCE, make_plain, micro_batch_size=ONE),
+            "plain, in pieces": updating(REINFORCE, make_plain),
+            "own passes, in one piece": updating(REINFORCE, micro_batch_size=ONE),
+            "REINFORCE: own passes, in pieces": updating(REINFORCE),
         },
         "2.0",
-        reference="REINFORCE, in one piece",
+        reference="REINFORCE, plain, in one piece",
+        note=f"Pieces are of {CACHE_ROWS:,} rows. Plain: through the policy's own `evaluate_actions`.",
     )
     passes: dict[str, Any] = {"n_epochs": 4, "batch_size": 512, "learning_rate": 3e-4}
     joint: dict[str, Any] = {"value_learning_rate": None, "n_value_updates": 1}

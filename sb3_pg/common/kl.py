@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch as th
 from sb3_contrib.common.utils import conjugate_gradient_solver
 from stable_baselines3.common.distributions import Distribution, kl_divergence
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.distributions import Bernoulli, Categorical
+from torch.nn import functional as F
 
 from sb3_pg.common.distributed import all_sum
 from sb3_pg.common.minibatches import Minibatch, whole_batch
@@ -26,6 +29,10 @@ def policy_kl(old: Distribution, new: Distribution, actions: th.Tensor | None = 
     :param actions: ``(n_rows, ...)``, needed where there is no closed form
     :return: ``(n_rows,)``; SB3's own leaves the dimensions of Box and MultiBinary actions apart
     """
+    ours, theirs = _log_probs(old), _log_probs(new)
+    if ours is not None and theirs is not None:
+        # PyTorch's own is infinite as soon as a probability of the new one is too small for single precision
+        return th.stack([(p.exp() * (p - q)).sum(dim=-1) for p, q in zip(ours, theirs, strict=True)]).sum(dim=0)
     try:
         kl = kl_divergence(old, new)
     except NotImplementedError:
@@ -34,6 +41,17 @@ def policy_kl(old: Distribution, new: Distribution, actions: th.Tensor | None = 
         return kl_estimate(new.log_prob(actions) - old.log_prob(actions))
     joint: th.Tensor = kl.sum(dim=-1) if kl.ndim > 1 else kl
     return joint
+
+
+def _log_probs(distribution: Distribution) -> list[th.Tensor] | None:
+    """``(n_rows, n_values)`` of each dimension of the action; None where the values cannot be counted."""
+    inner = distribution.distribution
+    dimensions = inner if isinstance(inner, list) else [inner]
+    if all(type(one) is Categorical for one in dimensions):
+        return [cast(Categorical, one).logits for one in dimensions]
+    if type(inner) is Bernoulli:
+        return list(th.stack([F.logsigmoid(inner.logits), F.logsigmoid(-inner.logits)], dim=-1).unbind(dim=1))
+    return None
 
 
 def frozen_copy(policy: ActorCriticPolicy) -> ActorCriticPolicy:

@@ -68,7 +68,7 @@ class FastActor(ABC):
 class CategoricalActor(FastActor):
     """In NumPy: on few rows its calls cost half of PyTorch's, on many its tanh costs a tenth.
 
-    The very actions that the policy would draw, but for about one in a million draws, which a rounding decides.
+    The very actions that the policy would draw, but for less than one in a million, which a rounding decides.
     """
 
     def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int):

@@ -113,6 +113,6 @@ def profile_section(algorithm: type[OnPolicyAlgorithm], find_parts: Callable[[On
     return f"## Where the time of {algorithm.__name__} goes\n\n{markdown(header, rows)}"
 
 
-def profile_sections() -> list[str]:
+def profile_sections() -> str:
     """REINFORCE, and A2C for comparison."""
-    return [profile_section(REINFORCE, parts_of_reinforce), profile_section(A2C, parts_of_a2c)]
+    return "\n".join([profile_section(REINFORCE, parts_of_reinforce), profile_section(A2C, parts_of_a2c)])

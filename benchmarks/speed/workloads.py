@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ def updating(
     return rate
 
 
-def few_environments(n_envs: int, n_rollouts: int, aim: str, with_tianshou: bool) -> Workload:
+def few_environments(n_envs: int, n_rollouts: int, aim: str, with_tianshou: bool = False) -> Workload:
     """SB3's vector environment, which steps one environment after the other.
 
     :param with_tianshou: compare with Tianshou too, if it is there
@@ -178,21 +179,20 @@ def few_environments(n_envs: int, n_rollouts: int, aim: str, with_tianshou: bool
     return Workload(f"{ENV_ID}, SB3's make_vec_env, {n_envs} environments", contenders, aim, note=note)
 
 
-def workloads() -> Iterator[Workload]:
-    """All of them; a model is made when its workload's turn comes."""
-    yield few_environments(8, 40, "3.0", with_tianshou=True)
-    yield few_environments(64, 6, "2.5", with_tianshou=False)
-    yield Workload(
-        f"{ENV_ID}, backend gymnasium, 1,024 environments",
-        {
-            "A2C": learning(A2C, batched(1024), 3),
-            "stepping alone": stepping(batched(1024), 256),
-            "limit": limit(batched(1024), 256),
-            "REINFORCE": learning(REINFORCE, batched(1024), 3),
-        },
-        "3.0, and 75% of the limit",
-    )
-    yield Workload(
+def many_environments() -> Workload:
+    """Gymnasium's vector environment, which steps all at once."""
+    contenders = {
+        "A2C": learning(A2C, batched(1024), 3),
+        "stepping alone": stepping(batched(1024), 256),
+        "limit": limit(batched(1024), 256),
+        "REINFORCE": learning(REINFORCE, batched(1024), 3),
+    }
+    return Workload(f"{ENV_ID}, backend gymnasium, 1,024 environments", contenders, "3.0, and 75% of the limit")
+
+
+def one_update() -> Workload:
+    """An update, in several ways."""
+    return Workload(
         "one update of 131,072 rows",
         {
             "A2C, in one piece": updating(A2C),
@@ -205,24 +205,39 @@ def workloads() -> Iterator[Workload]:
         reference="REINFORCE, plain, in one piece",
         note=f"Pieces are of {CACHE_ROWS:,} rows. Plain: through the policy's own `evaluate_actions`.",
     )
+
+
+#: As in PPO, one loss for actor and critic.
+JOINT: dict[str, Any] = {"value_learning_rate": None, "n_value_updates": 1}
+
+
+def four_passes() -> Workload:
+    """PPO, and what can be configured as PPO."""
     passes: dict[str, Any] = {"n_epochs": 4, "batch_size": 512, "learning_rate": 3e-4}
-    joint: dict[str, Any] = {"value_learning_rate": None, "n_value_updates": 1}
-    yield Workload(
-        f"{ENV_ID}, SB3's make_vec_env, 8 environments, four passes of 512 rows",
-        {
-            "PPO": learning(PPO, dummy(8), 20, **passes),
-            "OffPolicyISPG": learning(OffPolicyISPG, dummy(8), 20, **passes, **joint, target_kl=None, clip_range=0.2),
-        },
-        "1.5",
-    )
-    yield Workload(
-        f"{ENV_ID}, SB3's make_vec_env, 8 environments, one pass",
-        {
-            "PPO": learning(PPO, dummy(8), 20, n_epochs=1, batch_size=1024),
-            "VanillaPG": learning(VanillaPG, dummy(8), 20, **joint),
-        },
-        "1.5",
-    )
+    contenders = {
+        "PPO": learning(PPO, dummy(8), 20, **passes),
+        "OffPolicyISPG": learning(OffPolicyISPG, dummy(8), 20, **passes, **JOINT, target_kl=None, clip_range=0.2),
+    }
+    return Workload(f"{ENV_ID}, SB3's make_vec_env, 8 environments, four passes of 512 rows", contenders, "1.5")
+
+
+def one_pass() -> Workload:
+    """PPO and VanillaPG with as many passes."""
+    contenders = {
+        "PPO": learning(PPO, dummy(8), 20, n_epochs=1, batch_size=1024),
+        "VanillaPG": learning(VanillaPG, dummy(8), 20, **JOINT),
+    }
+    return Workload(f"{ENV_ID}, SB3's make_vec_env, 8 environments, one pass", contenders, "1.5")
+
+
+WORKLOADS: tuple[Callable[[], Workload], ...] = (
+    partial(few_environments, 8, 40, "3.0", with_tianshou=True),
+    partial(few_environments, 64, 6, "2.5"),
+    many_environments,
+    one_update,
+    four_passes,
+    one_pass,
+)
 
 
 def growth() -> dict[int, Rate]:

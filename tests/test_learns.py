@@ -225,9 +225,9 @@ class StopAt(BaseCallback):
     ],
 )
 def test_cartpole(algorithm: Algorithm, settings: dict[str, Any], target: float, budget: int, seed: int) -> None:
-    """A mean over 100 episodes that chance does not give, within the budget. How often the mean is 490 is in
-    ``docs/results/learning.md``: on another machine a rounding makes another run of a seed, and a few in a hundred of
-    REINFORCE's stay below that; the lowest best mean of 32 seeds was 374."""
+    """A mean over 100 episodes that chance does not give, within the budget. How often it is 490 is measured in
+    ``docs/results/learning.md``: on another machine a rounding makes another run of a seed, and not every one of
+    REINFORCE's goes that far."""
     env = make_vec_env("CartPole-v1", n_envs=8, seed=seed)
     goal = StopAt(target)
     with warnings.catch_warnings():

@@ -35,10 +35,11 @@ class FastActor(ABC):
         self._n_envs = n_envs
         self._hidden = list(layers(policy.mlp_extractor.policy_net, policy.action_net))
         self._last, _ = self._hidden.pop()
-        self._rooms = [th.empty(n_envs, layer.out_features) for layer, _ in self._hidden]
-        self._noise = th.empty(n_envs, self._last.out_features)
+        weight = self._last.weight.detach()
+        self._rooms = [weight.new_empty(n_envs, layer.out_features) for layer, _ in self._hidden]
+        self._noise = weight.new_empty(n_envs, self._last.out_features)
         # Logits or means, written here by the last layer
-        self._parameters = th.empty(n_steps, *self._noise.shape)
+        self._parameters = weight.new_empty(n_steps, *self._noise.shape)
         self._pos = 0
 
     @abstractmethod
@@ -57,12 +58,11 @@ class FastActor(ABC):
         """
         parameters = self._parameters[: self._pos].flatten(0, 1)
         with th.no_grad():
-            return th.cat(
-                [
-                    log_prob_and_entropy(self._policy, parameters[rows], actions[rows])[0]
-                    for rows in pieces(len(parameters), CACHE_ROWS)
-                ]
-            )
+            log_probs = [
+                log_prob_and_entropy(self._policy, parameters[rows], actions[rows])[0]
+                for rows in pieces(len(parameters), CACHE_ROWS)
+            ]
+        return th.cat(log_probs)
 
 
 class CategoricalActor(FastActor):

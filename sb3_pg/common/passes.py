@@ -1,8 +1,8 @@
 """A policy's passes over the rows of a batch: SB3's own, and quicker ones where nothing has to be SB3's to the bit.
 
-Rows that an actor-critic takes in one piece go through the policy itself: configured as A2C or PPO, an update is theirs
-to the bit. Pieces add up to the same but for rounding anyway, and SB3 has no policy without a critic: there, a stock
-policy's layers are run without the objects around them.
+The gradient of an actor-critic's rows in one piece goes through the policy itself: configured as A2C or PPO, an update
+is theirs to the bit. Pieces add up to the same but for rounding anyway, and SB3 has neither a policy without a critic
+nor a critic with an optimizer of its own: there, a stock policy's layers are run without the objects around them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ class Passes:
 
     :param n_rows: how many there are in all
     :param micro_batch_size: how many at most are given at a time, None for all at once
+    :param as_sb3: whether SB3's algorithms make these passes too
     """
 
-    def __init__(self, policy: ActorCriticPolicy, n_rows: int, micro_batch_size: int | None):
+    def __init__(self, policy: ActorCriticPolicy, n_rows: int, micro_batch_size: int | None, as_sb3: bool):
         in_pieces = micro_batch_size is not None and n_rows > micro_batch_size
+        is_sb3s = as_sb3 and not isinstance(policy, ActorPolicy)
         self._policy = policy
-        self._is_quick = (in_pieces or isinstance(policy, ActorPolicy)) and is_stock(policy)
+        self._is_quick = (in_pieces or not is_sb3s) and is_stock(policy)
 
     def evaluate(
         self, observations: Observations, actions: th.Tensor, values: bool = False, entropy_gradient: bool = False
@@ -59,7 +61,7 @@ class Passes:
 
 def all_values(policy: ActorCriticPolicy, observations: th.Tensor) -> th.Tensor:
     """``(n_rows,)`` the critic's values, without a gradient."""
-    passes = Passes(policy, len(observations), CACHE_ROWS)
+    passes = Passes(policy, len(observations), CACHE_ROWS, as_sb3=False)
     with th.no_grad():
         values = [passes.values(observations[rows]).flatten() for rows in pieces(len(observations), CACHE_ROWS)]
     return th.cat(values)
@@ -69,7 +71,7 @@ def evaluate(
     policy: ActorCriticPolicy, batch: EpisodeBatch, part: Minibatch, micro_batch_size: int | None
 ) -> th.Tensor:
     """``(n_rows,)`` log-prob of the actions of a part of the batch, without a gradient."""
-    passes = Passes(policy, part.n_rows, micro_batch_size)
+    passes = Passes(policy, part.n_rows, micro_batch_size, as_sb3=False)
     with th.no_grad():
         log_probs = [
             passes.evaluate(batch.observations_at(rows), batch.actions[rows])[1]

@@ -134,7 +134,7 @@ def accumulate_gradient(
 ) -> Losses:
     """Gradient of the objective on a part of the batch, into the parameters' ``.grad``."""
     parts = th.zeros(4, device=batch.advantages.device)
-    passes = Passes(policy, part.n_rows, micro_batch_size)
+    passes = Passes(policy, part.n_rows, micro_batch_size, as_sb3=True)
     for where, rows in part.pieces(micro_batch_size):
         values, log_prob, entropy = passes.evaluate(
             batch.observations_at(rows),
@@ -224,7 +224,7 @@ def fit_critic(
     """
     loss = th.zeros((), device=batch.values.device)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    passes = Passes(policy, batch.episodes.n_rows, micro_batch_size)
+    passes = Passes(policy, batch.episodes.n_rows, micro_batch_size, as_sb3=False)
     for _ in range(n_updates):
         optimizer.zero_grad()
         loss = th.zeros_like(loss)

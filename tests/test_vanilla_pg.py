@@ -199,3 +199,20 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     """What was wrong, what to write instead."""
     with pytest.raises(ValueError, match=message):
         VanillaPG("MlpPolicy", "CartPole-v1", **arguments)
+
+
+@pytest.mark.parametrize("optimizer_class", [th.optim.Adam, th.optim.AdamW])
+def test_steps_for_all_parameters_at_once_are_those_of_the_loop(optimizer_class: type[th.optim.Optimizer]) -> None:
+    """With an optimizer of its own for the critic: to the rounding of 10 updates of 1 and 5 steps."""
+
+    def parameters(**given: Any) -> th.Tensor:
+        kwargs = {"optimizer_class": optimizer_class, "optimizer_kwargs": given}
+        env = make_vec_env("CartPole-v1", 4, seed=0)
+        model = VanillaPG("MlpPolicy", env, n_value_updates=5, policy_kwargs=kwargs, seed=0, device="cpu")
+        assert model.value_optimizer is not None
+        for optimizer in (model.policy.optimizer, model.value_optimizer):
+            assert optimizer.param_groups[0]["fused"] == given.get("fused", True)
+        model.learn(10 * model.n_steps * 4)
+        return th.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+
+    th.testing.assert_close(parameters(eps=1e-5), parameters(eps=1e-5, fused=False), rtol=0, atol=1e-6)

@@ -18,6 +18,8 @@ from sb3_pg.common.passes import Passes, evaluate
 from sb3_pg.common.type_aliases import EpisodeBatch
 from sb3_pg.estimators import discount_factors, effective_sample_size, importance_weights, log_ratio
 
+#: Optimizers that PyTorch has in one piece too, for all parameters at once.
+FUSED = (th.optim.Adam, th.optim.AdamW)
 #: Importance weights of carried steps are truncated here.
 MAX_CARRIED_WEIGHT = 10.0
 
@@ -182,6 +184,8 @@ def guarded_clip(optimizer: th.optim.Optimizer, loss: th.Tensor, max_grad_norm: 
 def separate_critic(policy: ActorCriticPolicy, learning_rate: float, value_learning_rate: float) -> th.optim.Optimizer:
     """Give the critic's own layers an optimizer of their own; what the actor uses stays with the policy's.
 
+    Adam and AdamW step for all parameters at once, unless ``optimizer_kwargs`` say how they are to.
+
     :return: the critic's optimizer, of the policy's class
     """
     modules = [policy.mlp_extractor.value_net, policy.value_net]
@@ -190,6 +194,9 @@ def separate_critic(policy: ActorCriticPolicy, learning_rate: float, value_learn
     critic = {parameter for module in modules for parameter in module.parameters()}
     make = cast("Callable[..., th.optim.Optimizer]", policy.optimizer_class)
     kwargs: dict[str, Any] = policy.optimizer_kwargs
+    has_chosen = not kwargs.keys().isdisjoint(("fused", "foreach", "differentiable"))
+    if policy.optimizer_class in FUSED and policy.device.type in ("cpu", "cuda") and not has_chosen:
+        kwargs = kwargs | {"fused": True}  # the same numbers but for rounding, without a loop in Python
     policy.optimizer = make([p for p in policy.parameters() if p not in critic], lr=learning_rate, **kwargs)
     return make([p for p in policy.parameters() if p in critic], lr=value_learning_rate, **kwargs)
 

@@ -31,10 +31,10 @@ def halfcheetah_section() -> str:
         Workload(
             NAME,
             {
-                "stepping alone": stepping(halfcheetah(), 500),
-                "PPO, collecting": collecting(PPO, halfcheetah(), 4, **one_pass),
-                "VanillaPG, learning": learning(VanillaPG, halfcheetah(), 4, **critic),
-                "VanillaPG, collecting": collecting(VanillaPG, halfcheetah(), 4, **critic),
+                "stepping alone": stepping(halfcheetah(), 800),
+                "PPO, collecting": collecting(PPO, halfcheetah(), 6, **one_pass),
+                "VanillaPG, learning": learning(VanillaPG, halfcheetah(), 6, **critic),
+                "VanillaPG, collecting": collecting(VanillaPG, halfcheetah(), 6, **critic),
             },
             "0.80",
             note="Collecting is all between a rollout's start and its end, values, returns and advantages included; "

@@ -28,7 +28,7 @@ HEADER = (
 
 def growth_table() -> str:
     """REINFORCE's rate by the number of environments."""
-    rates = {n: median(rate() for _ in range(3)) for n, rate in growth().items()}
+    rates = {n: median(rate() for _ in range(5)) for n, rate in growth().items()}
     rows = [(f"{n:,}", f"{rate:,.0f}", f"{1e6 / rate:.2f}") for n, rate in rates.items()]
     header = ("environments", "steps per second", "microseconds per step")
     return f"## REINFORCE as environments grow (backend gymnasium)\n\n{markdown(header, rows)}"

@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-N_REPEATS = 5
+N_REPEATS = 9
 Rate = Callable[[], float]
 
 

@@ -203,35 +203,41 @@ def test_identity(algorithm: Algorithm, estimator: dict[str, Any], task: Any, it
 
 
 class StopAt(BaseCallback):
-    """Ends the training when the last 100 training episodes score a target."""
+    """Ends the training when the last 100 training episodes score a target; remembers the best they did."""
 
     def __init__(self, target: float) -> None:
         super().__init__()
-        self.target, self.reached = target, False
+        self.target, self.best = target, 0.0
 
     def _on_step(self) -> bool:
         scores = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        self.reached = len(scores) == 100 and sum(scores) / 100 >= self.target
-        return not self.reached
+        if len(scores) == 100:
+            self.best = max(self.best, sum(scores) / 100)
+        return self.best < self.target
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "settings", "target", "budget", "seed"),
-    [
-        (REINFORCE, CARTPOLE, 300.0, 200_000, 201),
-        (REINFORCE, CARTPOLE, 300.0, 200_000, 202),
-        (VanillaPG, {}, 450.0, 100_000, 201),
-        (OffPolicyISPG, {}, 450.0, 100_000, 201),
-    ],
-)
-def test_cartpole(algorithm: Algorithm, settings: dict[str, Any], target: float, budget: int, seed: int) -> None:
-    """A mean over 100 episodes that chance does not give, within the budget. How often it is 490 is measured in
-    ``docs/results/learning.md``: on another machine a rounding makes another run of a seed, and not every one of
-    REINFORCE's goes that far."""
-    env = make_vec_env("CartPole-v1", n_envs=8, seed=seed)
-    goal = StopAt(target)
+def best_of_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int, seed: int) -> float:
+    """The best mean over 100 episodes within the budget; it ends at 490."""
+    env, goal = make_vec_env("CartPole-v1", n_envs=8, seed=seed), StopAt(490.0)
     with warnings.catch_warnings():
         # Eight episodes that go on to the limit of 500 steps may leave a rollout of 256 without an end
         warnings.filterwarnings("ignore", message="No episode ended")
         algorithm("MlpPolicy", env, seed=seed, device="cpu", **settings).learn(budget, callback=goal)
-    assert goal.reached
+    return goal.best
+
+
+@pytest.mark.parametrize("algorithm", [VanillaPG, OffPolicyISPG])
+def test_cartpole(algorithm: Algorithm) -> None:
+    """A mean of 490 over 100 episodes within the budget, with the defaults; ten more seeds are in
+    ``docs/results/learning.md``."""
+    assert best_of_cartpole(algorithm, {}, 100_000, seed=201) >= 490.0
+
+
+def test_cartpole_by_whole_episodes() -> None:
+    """REINFORCE, with the settings that README gives, on two seeds: both learn, and one reaches 490.
+
+    Not every run does, and a rounding makes another run of a seed: ``docs/results/learning.md`` counts how many.
+    """
+    scores = [best_of_cartpole(REINFORCE, CARTPOLE, 200_000, seed) for seed in (201, 202)]
+    assert min(scores) >= 300.0
+    assert max(scores) >= 490.0

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.common.buffers import EpisodeRolloutBuffer
 from sb3_pg.common.checks import check_finite
-from sb3_pg.common.fast_actor import fast_actor
+from sb3_pg.common.fast_actor import FastActor, fast_actor
 from sb3_pg.common.passes import all_values
 from sb3_pg.common.stock import is_stock
 from sb3_pg.common.type_aliases import Baseline
@@ -95,11 +95,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
 
-        if actor is not None:
-            observations, taken = buffer.rows_so_far()
-            buffer.add_evaluation(all_values(self.policy, observations), actor.log_prob(taken))
-        elif takes_facts:
-            buffer.add_evaluation(*(th.cat(column) for column in zip(*evaluations, strict=True)))
+        self._add_evaluations(buffer, actor, evaluations)
         buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
         self.logger.record("rollout/episodes", 0 if buffer.batch is None else buffer.batch.episodes.n_episodes)
         self.logger.record("rollout/carried_steps", buffer.carried_steps)
@@ -119,6 +115,16 @@ class EpisodeCollector(OnPolicyAlgorithm):
                 check_finite("The observation", normalizer.get_original_obs(), self.n_envs, self.num_timesteps)
                 check_finite("The reward", normalizer.get_original_reward(), self.n_envs, self.num_timesteps)
             raise
+
+    def _add_evaluations(
+        self, buffer: EpisodeRolloutBuffer, actor: FastActor | None, evaluations: list[tuple[th.Tensor, th.Tensor]]
+    ) -> None:
+        """Give the buffer the values and log-probs that it has not been given step by step."""
+        if actor is not None:
+            observations, actions = buffer.rows_so_far()
+            buffer.add_evaluation(all_values(self.policy, observations), actor.log_prob(actions))
+        elif evaluations:
+            buffer.add_evaluation(*(th.cat(column) for column in zip(*evaluations, strict=True)))
 
     def _begin_quota(self, env: VecEnv, buffer: EpisodeRolloutBuffer) -> None:
         """Start every environment on a new episode when a new quota of whole episodes begins."""

@@ -53,8 +53,8 @@ class EpisodeCollector(OnPolicyAlgorithm):
         callback.on_rollout_start()
         # Values and log-probs can wait for the end of the rollout: to be computed, or at least to leave the device
         takes_facts, evaluations = buffer.takes_facts, list[tuple[th.Tensor, th.Tensor]]()
-        is_fast = takes_facts and is_stock(self.policy)
-        actor = fast_actor(self.policy, env.num_envs, n_rollout_steps) if is_fast else None
+        has_actor = takes_facts and is_stock(self.policy)
+        actor = fast_actor(self.policy, env.num_envs, n_rollout_steps) if has_actor else None
         # Names that a callback may know from SB3; they stay None while the actor is alone
         not_yet: Any = None
         obs_tensor = values = log_probs = not_yet
@@ -66,6 +66,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
                 with th.no_grad():
                     obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
                     drawn, values, log_probs = self.policy(obs_tensor)
+                evaluations.append((values, log_probs))
                 actions = drawn.cpu().numpy()
             else:
                 actions = actor.act(self._last_obs)  # type: ignore[arg-type]
@@ -84,7 +85,6 @@ class EpisodeCollector(OnPolicyAlgorithm):
             n_steps += 1
             if takes_facts:
                 buffer.add_facts(self._last_obs, actions, rewards, self._last_episode_starts)  # type: ignore[arg-type]
-                evaluations.append((values, log_probs))
             else:
                 buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
@@ -123,7 +123,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
         if actor is not None:
             observations, actions = buffer.rows_so_far()
             buffer.add_evaluation(all_values(self.policy, observations), actor.log_prob(actions))
-        elif evaluations:
+        elif buffer.takes_facts:
             buffer.add_evaluation(*(th.cat(column) for column in zip(*evaluations, strict=True)))
 
     def _begin_quota(self, env: VecEnv, buffer: EpisodeRolloutBuffer) -> None:

@@ -66,7 +66,7 @@ class FastActor(ABC):
 
 
 class CategoricalActor(FastActor):
-    """In NumPy: on few rows its calls cost half of PyTorch's, on many its tanh costs a tenth.
+    """In NumPy: on few rows its calls cost less than PyTorch's, on many its tanh does (``docs/speed.md``).
 
     The very actions that the policy would draw, but for less than one in a million, which a rounding decides.
     """

@@ -94,7 +94,7 @@ def _through(net: nn.Sequential, head: nn.Module, observations: th.Tensor) -> th
 
 
 class _Tanh(th.autograd.Function):
-    """NumPy's tanh, in place, with PyTorch's derivative: on the CPU it takes a sixth to a thirteenth of the time."""
+    """NumPy's tanh, in place, with PyTorch's derivative: much faster on the CPU (``docs/speed.md``)."""
 
     @staticmethod
     def forward(ctx: Any, hidden: th.Tensor) -> th.Tensor:

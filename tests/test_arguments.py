@@ -45,6 +45,9 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     *[({"micro_batch_size": n}, ["micro_batch_size", "integer >= 1 or None", repr(n)]) for n in (0, -1, 64.0)],
     *[({"max_grad_norm": norm}, ["max_grad_norm", "None", str(norm)]) for norm in (0, -0.5, math.nan)],
     ({"n_value_updates": 0}, ["n_value_updates", "integer >= 1", "0"]),
+    # Keyword arguments as text, as a configuration file may hold them
+    ({"rollout_buffer_kwargs": "dict(cut_length=100)"}, ["rollout_buffer_kwargs", "dictionary", "str"]),
+    ({"policy_kwargs": "dict(net_arch=[8])"}, ["policy_kwargs", "dictionary", "str"]),
     # A quota
     ({"n_envs": 4, "n_episodes": 10}, ["n_episodes=10", "4 environments", "n_episodes=8 or 12"]),
     ({"n_envs": 4, "n_episodes": 3}, ["n_episodes=3", "4 environments", "n_episodes=4"]),

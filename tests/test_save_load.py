@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_pg import VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.common.type_aliases import EpisodeBatch
 from tests.support import (
@@ -168,7 +170,7 @@ def test_get_and_set_parameters(algorithm: Algorithm, estimator: dict[str, Any])
 
 @every_algorithm
 def test_load_with_other_numbers_of_environments(algorithm: Algorithm, tmp_path: Path) -> None:
-    """A model moves to more or fewer environments; a quota that they cannot share is refused by name."""
+    """A model moves to more or fewer environments, to predict onto any; to learn, they must be able to share the quota."""
     make(algorithm, diary(4), n_episodes=8, n_steps=40).learn(160).save(tmp_path / "model")
     for n_envs in (1, 2, 8):
         recorder = Batches()
@@ -177,8 +179,11 @@ def test_load_with_other_numbers_of_environments(algorithm: Algorithm, tmp_path:
         assert model.n_envs == n_envs
         assert [batch.episodes.n_episodes for batch in recorder.updates] == [8] * len(recorder.batches)
         assert_whole(recorder.updates[0], lengths=[5])
-    with pytest.raises(ValueError, match=r"n_episodes=8 .*3 environments.* n_episodes=6 or 9"):
-        algorithm.load(tmp_path / "model", env=diary(3), device="cpu")
+    for n_envs in (3, 16):
+        model = algorithm.load(tmp_path / "model", env=diary(n_envs), device="cpu")
+        assert len(model.predict(model.get_env().reset())[0]) == n_envs
+        with pytest.raises(ValueError, match=rf"n_episodes=8 .*{n_envs} environments.*load\(\.\.\., n_episodes="):
+            model.learn(40 * n_envs)
     model = algorithm.load(tmp_path / "model", env=diary(3), device="cpu", n_episodes=9)
     assert model.n_episodes == 9
 
@@ -205,6 +210,53 @@ def test_load_checks_arguments(algorithm: Algorithm, tmp_path: Path) -> None:
         algorithm.load(tmp_path / "model", baseline="nothing")
     with pytest.raises(ValueError, match="critic"):
         algorithm.load(tmp_path / "model", bootstrap_truncated=True)
+
+
+#: Saved with, loaded with, what the message must name.
+OTHER_OPTIMIZERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "the critic's own optimizer is gone": (OWN_CRITIC, {"value_learning_rate": None, "n_value_updates": 1}, "leave"),
+    "the critic's own optimizer is new": (JOINT_CRITIC, {"value_learning_rate": 1e-3}, "leave value_learning_rate"),
+    "a critic is new": (MONTE_CARLO, {"baseline": "value"}, "saved without a critic stays without"),
+    "SGD in Adam's place": (MONTE_CARLO, {"policy_kwargs": TINY | {"optimizer_class": th.optim.SGD}}, "policy kwargs"),
+}
+
+
+@every_algorithm
+@pytest.mark.parametrize(("saved", "given", "message"), OTHER_OPTIMIZERS.values(), ids=OTHER_OPTIMIZERS.keys())
+def test_load_with_other_optimizers(
+    algorithm: Algorithm, saved: dict[str, Any], given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """What was saved for other networks or optimizers is refused in words, not in PyTorch's."""
+    make(algorithm, diary(1), **saved).learn(16).save(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        algorithm.load(tmp_path / "model", env=diary(1), device="cpu", **given)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_load_with_another_kind_of_gradient(saved: bool, tmp_path: Path) -> None:
+    """The natural gradient steps by SGD, whose state Adam cannot go on with, nor SGD with Adam's."""
+    make(VanillaPG, diary(1), **JOINT_CRITIC, natural_gradient=saved).learn(16).save(tmp_path / "model")
+    changed = {} if saved else {"natural_gradient": True}
+    with pytest.raises(ValueError, match="leave optimizer_class and natural_gradient"):
+        model = VanillaPG.load(tmp_path / "model", device="cpu", **changed)
+        other = make(VanillaPG, diary(1), **JOINT_CRITIC)
+        other.set_parameters(model.get_parameters())
+
+
+@every_algorithm
+def test_schedules_stop_at_the_end(algorithm: Algorithm) -> None:
+    """The last rollout goes past the end of the training: what falls to 0 stays there, and nothing moves."""
+    model = make(algorithm, diary(4), learning_rate=falling(0.1), ent_coef=falling(0.1), **OWN_CRITIC)
+    model.value_lr_schedule = FloatSchedule(falling(0.1))
+    model.learn(64)
+    before = snapshot(model)["policy"]
+    model.learn(100, reset_num_timesteps=False)  # 128 steps in two rollouts, the second from 64 of 164 to 192
+    assert model.num_timesteps == 192
+    assert model._current_progress_remaining == 0.0
+    assert model.policy.optimizer.param_groups[0]["lr"] == 0.0
+    assert model.value_optimizer.param_groups[0]["lr"] == 0.0
+    assert model._ent_coef_now == 0.0
+    assert differences(before, snapshot(model)["policy"]) != [], "the rollouts before it did"
 
 
 @every_algorithm

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer
 
@@ -53,22 +54,42 @@ def check_estimator(
         check_choice("baseline", baseline, BASELINES, or_else="a callable")
 
 
-def check_quota(n_episodes: int | None, n_envs: int, baseline: str | Callable[..., Any]) -> None:
-    """Refuse a number of episodes that the environments cannot share equally, or too small for the baseline."""
+def check_episodes(n_episodes: int | None, baseline: str | Callable[..., Any]) -> None:
+    """Refuse a number of episodes that is none, or too small for the baseline."""
     check_positive_int("n_episodes", n_episodes, or_none=True)
-    if n_episodes is None:
-        return
-    if n_episodes % n_envs != 0:
-        below = n_episodes // n_envs * n_envs
-        instead = f"{below} or {below + n_envs}" if below else str(n_envs)
-        raise ValueError(
-            f"n_episodes={n_episodes} cannot be shared equally by {n_envs} environments, and counting whichever "
-            f"episodes end first would favour short ones: write n_episodes={instead}"
-        )
     if n_episodes == 1 and baseline in (*BATCH_BASELINES, "optimal"):
         raise ValueError(
             f"baseline={baseline!r} compares episodes of one iteration, and n_episodes=1 leaves none to compare with: "
             "write n_episodes >= 2, or baseline='none' or 'value'"
+        )
+
+
+def check_quota(n_episodes: int | None, n_envs: int) -> None:
+    """Refuse a number of episodes that the environments cannot share equally."""
+    check_positive_int("n_episodes", n_episodes, or_none=True)
+    if n_episodes is not None and n_episodes % n_envs != 0:
+        below = n_episodes // n_envs * n_envs
+        instead = f"{below} or {below + n_envs}" if below else str(n_envs)
+        raise ValueError(
+            f"n_episodes={n_episodes} cannot be shared equally by {n_envs} environments, and counting whichever "
+            f"episodes end first would favour short ones: write n_episodes={instead} (a saved model takes it too: "
+            f"load(..., n_episodes={instead.split()[0]}))"
+        )
+
+
+def check_kwargs(**arguments: object) -> None:
+    """Refuse keyword arguments that are no dictionary; None is one without entries."""
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, dict):
+            raise ValueError(f"{name} must be a dictionary or None, got the {type(value).__name__} {value!r}")
+
+
+def check_loaded_optimizer(optimizer: th.optim.Optimizer) -> None:
+    """Refuse the state of another kind of optimizer, which loads without a word and fails at the first step."""
+    if missing := sorted(optimizer.defaults.keys() - optimizer.param_groups[0].keys()):
+        raise ValueError(
+            f"The saved optimizer is no {type(optimizer).__name__} (it has no {', '.join(missing)}): leave "
+            "optimizer_class and natural_gradient as they were saved, or train a new model"
         )
 
 
@@ -99,7 +120,8 @@ def check_critic(
         if not has_critic:
             raise ValueError(
                 "baseline='value' needs a policy with a critic: write policy='MlpPolicy' (or 'CnnPolicy', "
-                "'MultiInputPolicy'), or a subclass of stable_baselines3's ActorCriticPolicy that is no ActorPolicy"
+                "'MultiInputPolicy'), or a subclass of stable_baselines3's ActorCriticPolicy that is no ActorPolicy; a "
+                "model that was saved without a critic stays without: leave baseline as it was, or train a new one"
             )
         if n_value_updates > 1 and value_learning_rate is None:
             raise ValueError(

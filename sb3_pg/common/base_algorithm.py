@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -17,11 +18,21 @@ from stable_baselines3.common.policies import (
     BasePolicy,
     MultiInputActorCriticPolicy,
 )
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch import nn
 
-from sb3_pg.common.arguments import check_buffer, check_critic, check_estimator, check_numbers, check_quota
+from sb3_pg.common.arguments import (
+    check_buffer,
+    check_critic,
+    check_episodes,
+    check_estimator,
+    check_kwargs,
+    check_loaded_optimizer,
+    check_numbers,
+    check_quota,
+)
 from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.common.collection import EpisodeCollector
 from sb3_pg.common.distributed import all_sum
@@ -148,6 +159,7 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         # Before SB3's constructor, which asks for the policy's class, and that depends on the baseline.
         self.baseline = baseline
         self.returns = returns
+        check_kwargs(policy_kwargs=kwargs.get("policy_kwargs"))
         super().__init__(
             policy,
             env,
@@ -176,6 +188,8 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         self.value_learning_rate = value_learning_rate
         self.micro_batch_size = micro_batch_size
         self.log_gradient_variance = log_gradient_variance
+        if env is not None:
+            check_quota(n_episodes, self.n_envs)
         self.value_optimizer: th.optim.Optimizer | None = None
         self._mean_length: float | None = None
         self._warned: set[str] = set()
@@ -223,7 +237,8 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         check_estimator(
             self.returns, self.supported_returns, self.baseline, self.loss_reduction, self.incomplete_episodes
         )
-        check_quota(self.n_episodes, self.n_envs, self.baseline)
+        check_episodes(self.n_episodes, self.baseline)
+        check_kwargs(rollout_buffer_kwargs=self.rollout_buffer_kwargs)
         policy_class: object = self.policy_class
         if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):
             raise ValueError(
@@ -248,7 +263,8 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             "returns": self.returns,
             "baseline": baseline,
             "incomplete_episodes": self.incomplete_episodes,
-            "episodes_per_env": None if self.n_episodes is None else self.n_episodes // self.n_envs,
+            # A model may be loaded onto any number of environments to predict: learn() checks that it is a share
+            "episodes_per_env": None if self.n_episodes is None else max(1, self.n_episodes // self.n_envs),
         }
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -264,6 +280,7 @@ class PolicyGradientAlgorithm(EpisodeCollector):
                 f"{type(self).__name__} learns from whole episodes, which a {type(self.rollout_buffer).__name__} does "
                 "not keep. Leave rollout_buffer_class out, or subclass sb3_pg.EpisodeRolloutBuffer."
             )
+        check_quota(self.n_episodes, self.n_envs)
         return super()._setup_learn(*args, **kwargs)
 
     def learn(
@@ -289,6 +306,34 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             # The environments may be a step ahead of the last observation: have the next learn() reset them.
             self._last_obs = None
             raise
+
+    def set_parameters(
+        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """As in SB3.
+
+        :raises ValueError: also for the state of optimizers that this model, by its arguments, does not have
+        """
+        if isinstance(load_path_or_dict, dict):
+            states: Mapping[str, Any] = load_path_or_dict
+        else:
+            states = load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]
+        has_own = self.value_optimizer is not None
+        if "policy.optimizer" in states and ("value_optimizer" in states) != has_own:
+            saved, given = ("one", "has two") if has_own else ("two, the critic's own among them", "has one")
+            raise ValueError(
+                f"value_learning_rate={self.value_learning_rate} {given} optimizers where the saved model has {saved}: "
+                "leave value_learning_rate and baseline as they were saved, or train a new model"
+            )
+        super().set_parameters(dict(states), exact_match, device)
+        for name in states:
+            optimizer = getattr(self, name, None) if name == "value_optimizer" else self.policy.optimizer
+            if isinstance(optimizer, th.optim.Optimizer):
+                check_loaded_optimizer(optimizer)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # The last rollout may go past the end: a schedule that falls to 0 would go on falling, and the update uphill
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
     # --- learning --------------------------------------------------------------------------------------------------
 

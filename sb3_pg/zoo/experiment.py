@@ -1,0 +1,246 @@
+"""The Zoo's experiment with what a user expects of it: refusals before anything is made, runs that are whole."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import optuna
+from rl_zoo3 import exp_manager
+from rl_zoo3.utils import ALGOS, get_class_by_name
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList, CheckpointCallback, EvalCallback
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_pg.zoo.configs import config_path, read_configs
+from sb3_pg.zoo.errors import passes_through
+from sb3_pg.zoo.registration import OURS
+from sb3_pg.zoo.runs import (
+    BestStatisticsCallback,
+    WholeCheckpointCallback,
+    find_statistics,
+    next_folder,
+    replay_buffer_path,
+)
+from sb3_pg.zoo.study import fail_abandoned, open_study, sign
+
+Hyperparams = dict[str, Any]
+#: What the Zoo takes a schedule for.
+SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "delta_std")
+
+
+class ExperimentManager(exp_manager.ExperimentManager):
+    """The Zoo's own, for our algorithms and the built-in ones; set as ``rl_zoo3.train.ExperimentManager``."""
+
+    #: How the command was called, for ``command.txt``.
+    command = sys.orig_argv
+
+    def __init__(self, *args: Any, config: str | None = None, uuid_str: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, config=config, uuid_str=uuid_str, **kwargs)
+        self._uuid = uuid_str
+        self._made_folder = False
+        if config is None and self.algo in OURS:
+            self.config = str(config_path(self.algo))
+
+    # --- hyperparameters -------------------------------------------------------------------------------------------
+
+    def read_hyperparameters(self) -> tuple[Hyperparams, Hyperparams]:
+        """As in the Zoo, with errors for people, and ``--trial-id 0`` is a trial."""
+        if self.config.endswith((".yml", ".yaml")):
+            read_configs(self.config)
+        if self.trial_id is not None:
+            trial = self._read_trial(self.trial_id)
+            self.custom_hyperparams = trial | (self.custom_hyperparams or {})
+            self.trial_id = None
+        hyperparams, saved = super().read_hyperparameters()
+        for key in ("policy", *(() if self.n_timesteps > 0 else ("n_timesteps",))):
+            if key not in hyperparams:
+                raise ValueError(f"{self.config} has no {key} for {self.env_name.gym_id}")
+        return {"n_timesteps": self.n_timesteps} | hyperparams, saved
+
+    def _read_trial(self, number: int) -> Hyperparams:
+        if not (self.storage and self.study_name):
+            raise ValueError("--trial-id is a trial of a study: give --storage and --study-name too")
+        try:
+            trial: Hyperparams = self.load_trial(self.storage, self.study_name, number)
+        except (KeyError, IndexError) as error:
+            raise ValueError(
+                f"there is no trial {number} of a study {self.study_name!r} in {self.storage}"
+            ) from error
+        return trial
+
+    def _preprocess_schedules(self, hyperparams: Hyperparams) -> Hyperparams:  # type: ignore[override]  # not static
+        """``lin_0.1`` falls from 0.1 to 0 and stays there, for every argument that takes a schedule."""
+        takes_schedule = _schedule_arguments(ALGOS[self.algo])
+        for key, value in hyperparams.items():
+            if not isinstance(value, str) or not (key in takes_schedule or value.startswith("lin_")):
+                continue
+            if key not in takes_schedule:
+                raise ValueError(f"{key}: {value!r} is a schedule, and {ALGOS[self.algo].__name__} takes none there")
+            kind, _, number = value.partition("_")
+            try:
+                start = float(number if kind == "lin" else "")
+            except ValueError:
+                instead = "write a number with a point, like 1.0e-3, or lin_0.001 for a line from there to 0"
+                raise ValueError(f"{key}: {value!r} is text, not a number: {instead}") from None
+            hyperparams[key] = LinearSchedule(start, 0.0, 1.0)
+        return hyperparams
+
+    def _preprocess_hyperparams(self, hyperparams: Hyperparams) -> Any:
+        """As in the Zoo; the arguments of rollout buffers may be text too, and every name must be an argument."""
+        for key in ("rollout_buffer_class", "rollout_buffer_kwargs"):
+            value = hyperparams.get(key)
+            if isinstance(value, str):
+                is_path = key.endswith("class")
+                # As the Zoo does for policy_kwargs: the file is the user's own
+                hyperparams[key] = get_class_by_name(value) if is_path else eval(value)
+        processed = super()._preprocess_hyperparams(hyperparams)
+        # noise_type and noise_std become action_noise once the environment is there
+        refuse_unknown(ALGOS[self.algo], processed[0].keys() - {"noise_type", "noise_std"})
+        return processed
+
+    # --- the run's folder ------------------------------------------------------------------------------------------
+
+    def setup_experiment(self) -> tuple[BaseAlgorithm, Hyperparams] | None:
+        """As in the Zoo; if it fails, it leaves nothing behind."""
+        try:
+            result: tuple[BaseAlgorithm, Hyperparams] | None = super().setup_experiment()
+        except BaseException:
+            if self._made_folder:
+                shutil.rmtree(self.save_path, ignore_errors=True)
+                _remove_empty(self.log_path, self.log_folder)
+            raise
+        return result
+
+    def create_log_folder(self) -> None:
+        """A folder of this run's own; none for a search, which trains no model to be found there."""
+        if self.optimize_hyperparameters:
+            return
+        self.save_path = next_folder(self.log_path, self.env_name, self._uuid)
+        self._made_folder = True
+        self.params_path = f"{self.save_path}/{self.env_name}"
+        os.makedirs(self.params_path)
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """As in the Zoo; a search logs no episodes, since it has no folder."""
+        env: VecEnv = super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters)
+        return env
+
+    def create_callbacks(self) -> None:
+        """As in the Zoo; what belongs to a checkpoint, and to the best model, is saved beside it."""
+        super().create_callbacks()
+        for index, callback in enumerate(self.callbacks):
+            if type(callback) is CheckpointCallback:
+                # The past batches of OffPolicyISPG are few; a replay buffer may be large, and is the user's choice
+                has_history = self.algo in OURS
+                self.callbacks[index] = WholeCheckpointCallback(
+                    callback.save_freq,
+                    callback.save_path,
+                    callback.name_prefix,
+                    save_replay_buffer=self.save_replay_buffer or has_history,
+                    verbose=callback.verbose,
+                )
+            elif type(callback) is EvalCallback and callback.callback_on_new_best is not None:
+                both = CallbackList([callback.callback_on_new_best, BestStatisticsCallback(self.save_path)])
+                both.parent = callback
+                callback.callback_on_new_best = both
+
+    def _save_config(self, saved_hyperparams: Hyperparams) -> None:
+        super()._save_config(saved_hyperparams)
+        # The Zoo joins the words by blanks, and a value with quotes or blanks is another one when it is read again
+        Path(self.params_path, "command.txt").write_text(shlex.join(self.command))
+
+    # --- going on from a model -------------------------------------------------------------------------------------
+
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        if not self.continue_training:
+            unwrapped: VecEnv = super()._maybe_normalize(env, eval_env)
+            return unwrapped
+        statistics = find_statistics(Path(self.trained_agent), self.env_name)
+        if statistics is None:
+            if self.normalize:
+                raise ValueError(
+                    f"{self.trained_agent} learned behind VecNormalize, and its statistics are not beside it: give a "
+                    "checkpoint that has them, or -params normalize:False for a model that was trained without"
+                )
+            return env
+        print(f"Loading saved VecNormalize stats from {statistics}")
+        loaded = VecNormalize.load(str(statistics), env)
+        if eval_env:
+            loaded.training = False
+            loaded.norm_reward = False
+        return loaded
+
+    def _load_pretrained_agent(self, hyperparams: Hyperparams, env: VecEnv) -> BaseAlgorithm:
+        model: BaseAlgorithm = super()._load_pretrained_agent(hyperparams, env)
+        history = replay_buffer_path(Path(self.trained_agent))
+        if history.name != "replay_buffer.pkl" and history.is_file() and hasattr(model, "load_replay_buffer"):
+            print(f"Loading {history}")
+            model.load_replay_buffer(history, truncate_last_traj=self.truncate_last_trajectory)
+        return model
+
+    # --- search ----------------------------------------------------------------------------------------------------
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """As in the Zoo; the trial knows which process runs it."""
+        sign(trial)
+        return float(super().objective(trial))
+
+    def hyperparameters_optimization(self) -> None:
+        """As in the Zoo; the study is there before the search, and without a finished trial there is no report."""
+        if importlib.util.find_spec("pandas") is None:
+            raise ValueError("the report of a search needs pandas: pip install 'sb3-pg[zoo]'")
+        if self.storage is not None:
+            study = open_study(self.storage, self.study_name)
+            if study is not None and (abandoned := fail_abandoned(study)):
+                print(f"Trials that a killed process left running, now failed: {abandoned}")
+        try:
+            super().hyperparameters_optimization()
+        except ValueError as error:
+            if not passes_through(error, [optuna.Study.best_trial.fget]):
+                raise
+            raise ValueError("no trial has finished, so there is nothing to report") from error
+        finally:
+            _remove_empty(self.log_path, self.log_folder)
+
+
+def refuse_unknown(algorithm: type[BaseAlgorithm], names: Any) -> None:
+    """Refuse hyperparameters that the algorithm does not have.
+
+    :raises ValueError: with the nearest name of one that it has
+    """
+    parameters = inspect.signature(algorithm).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in sorted(names - parameters.keys()):
+        near = difflib.get_close_matches(name, parameters.keys(), n=1)
+        instead = f"did you mean {near[0]}?" if near else f"it has {', '.join(parameters)}"
+        raise ValueError(f"{algorithm.__name__} has no hyperparameter {name}: {instead}")
+
+
+def _schedule_arguments(algorithm: type[BaseAlgorithm]) -> set[str]:
+    """The arguments that take a schedule: by their annotations, or because the Zoo says so."""
+    parameters = inspect.signature(algorithm).parameters
+    return {name for name, parameter in parameters.items() if name in SCHEDULES or _is_schedule(parameter.annotation)}
+
+
+def _is_schedule(annotation: Any) -> bool:
+    return "Schedule" in annotation if isinstance(annotation, str) else Schedule in get_args(annotation)
+
+
+def _remove_empty(*folders: str) -> None:
+    """Remove folders that nothing is in."""
+    for folder in folders:
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return

@@ -1,0 +1,82 @@
+"""The storage of a search, shared by processes that come, go and are killed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, get_storage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+#: Under this name a trial keeps which process runs it.
+WORKER = "worker"
+#: Seconds before the one more try of a process that met another on its way into a new database.
+PAUSE = 1.0
+
+
+def open_study(storage: str, study_name: str | None) -> optuna.Study | None:
+    """Make sure that a storage, and the study in it, are there before a search begins.
+
+    Two processes that create the same SQLite tables at once get in each other's way: one of them tries once more.
+
+    :return: the study, None without a name (the search will invent one)
+    :raises ValueError: if the storage cannot be opened
+    """
+    for is_last in (False, True):
+        try:
+            opened = _open_storage(storage)
+            if study_name is None:
+                return None
+            return optuna.create_study(
+                storage=opened, study_name=study_name, load_if_exists=True, direction="maximize"
+            )
+        except Exception as error:
+            if is_last:
+                raise ValueError(f"--storage {storage} cannot be opened: {error}") from error
+            time.sleep(PAUSE)
+    return None
+
+
+def _open_storage(storage: str) -> BaseStorage:
+    if storage.endswith(".log"):
+        Path(storage).parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(storage))
+    return get_storage(storage)
+
+
+def sign(trial: optuna.Trial) -> None:
+    """Note on a trial which process runs it."""
+    trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
+
+
+def fail_abandoned(study: optuna.Study) -> int:
+    """Mark trials whose process on this machine is gone as failed: as RUNNING they would use up the budget for ever.
+
+    :return: how many there were
+    """
+    abandoned = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if _is_gone(trial.user_attrs.get(WORKER, ""))
+    ]
+    for trial in abandoned:
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    return len(abandoned)
+
+
+def _is_gone(worker: str) -> bool:
+    host, _, pid = worker.rpartition(":")
+    # Elsewhere than on POSIX, signal 0 is no question but a signal
+    if host != socket.gethostname() or not pid.isdigit() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -28,6 +28,7 @@ from sb3_pg.zoo.runs import (
     BestStatisticsCallback,
     WholeCheckpointCallback,
     find_statistics,
+    has_past_batches,
     next_folder,
     replay_buffer_path,
 )
@@ -140,19 +141,22 @@ class ExperimentManager(exp_manager.ExperimentManager):
         super().create_callbacks()
         for index, callback in enumerate(self.callbacks):
             if type(callback) is CheckpointCallback:
-                # The past batches of OffPolicyISPG are few; a replay buffer may be large, and is the user's choice
-                has_history = self.algo in OURS
                 self.callbacks[index] = WholeCheckpointCallback(
                     callback.save_freq,
                     callback.save_path,
                     callback.name_prefix,
-                    save_replay_buffer=self.save_replay_buffer or has_history,
+                    save_replay_buffer=self.save_replay_buffer,
                     verbose=callback.verbose,
                 )
             elif type(callback) is EvalCallback and callback.callback_on_new_best is not None:
                 both = CallbackList([callback.callback_on_new_best, BestStatisticsCallback(self.save_path)])
                 both.parent = callback
                 callback.callback_on_new_best = both
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """As in the Zoo; past batches that an update uses again are part of the model."""
+        self.save_replay_buffer |= has_past_batches(model)
+        super().save_trained_model(model)
 
     def _save_config(self, saved_hyperparams: Hyperparams) -> None:
         super()._save_config(saved_hyperparams)

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import get_model_path
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -54,6 +55,16 @@ def save_whole(save: Any, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def has_replay_buffer(model: BaseAlgorithm) -> bool:
+    """Whether there is something that ``--save-replay-buffer`` is about."""
+    return getattr(model, "replay_buffer", None) is not None
+
+
+def has_past_batches(model: BaseAlgorithm) -> bool:
+    """Whether a model goes on with past batches: few, so that they are always saved with it."""
+    return getattr(model, "n_reused_batches", 0) > 0
+
+
 class WholeCheckpointCallback(CheckpointCallback):
     """SB3's checkpoints, whole: the model comes last, so that one that is there has all that belongs to it."""
 
@@ -63,7 +74,7 @@ class WholeCheckpointCallback(CheckpointCallback):
             normalizer = self.model.get_vec_normalize_env()
             if normalizer is not None:
                 save_whole(normalizer.save, statistics_path(model, ""))
-            if self.save_replay_buffer and getattr(self.model, "replay_buffer", None) is not None:
+            if (self.save_replay_buffer and has_replay_buffer(self.model)) or has_past_batches(self.model):
                 save_whole(self.model.save_replay_buffer, replay_buffer_path(model))  # type: ignore[attr-defined]
             save_whole(self.model.save, model)
             if self.verbose >= 2:

@@ -1,0 +1,135 @@
+"""Runs and searches that are killed, and go on."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from tests.zoo_commands.conftest import Run
+
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Until it holds; not longer than the process lives, nor than that many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.parametrize("algo", ["reinforce", "vanillapg", "offpolicyispg", "ppo"])
+def test_train_kill_continue(algo: str, run: Run, start: Start, tmp_path: Path) -> None:
+    """SIGKILL, on from the last checkpoint with its statistics (and past batches), enjoy, film."""
+    reuse = "n_reused_batches:2" if algo == "offpolicyispg" else ""
+    train = f"train --algo {algo} --env Pendulum-v1 --eval-freq -1 --seed 1 -params normalize:True n_envs:2 n_steps:64"
+    train = f"{train} {reuse} --save-freq 512"
+    folder = tmp_path / "logs" / algo / "Pendulum-v1_1"
+    process = start(f"{train} -n 10000000")
+    wait_for(lambda: len(list(folder.glob("rl_model_*_steps.zip"))) >= 3, process)
+    kill(process)
+    steps = max(int(path.stem.split("_")[2]) for path in folder.glob("rl_model_*_steps.zip"))
+    last = folder / f"rl_model_{steps}_steps.zip"
+    assert last.with_name(f"rl_model_vecnormalize_{steps}_steps.pkl").is_file()
+    history = last.with_name(f"rl_model_replay_buffer_{steps}_steps.pkl")
+    assert history.is_file() == bool(reuse)
+
+    look = f"--algo {algo} --env Pendulum-v1 -f logs"
+    result = run(f"enjoy {look} --no-render -n 300", fails=True)
+    assert len(result.stderr.splitlines()) == 1
+    assert "--load-last-checkpoint" in result.stderr
+    result = run(f"enjoy {look} --no-render -n 300 --load-last-checkpoint")
+    assert "Mean reward" in result.stdout
+    assert "missing" not in result.stdout
+
+    result = run(f"{train} -n 1024 -i {last}")
+    assert last.with_name(f"rl_model_vecnormalize_{steps}_steps.pkl").name in result.stdout
+    assert (str(history) in result.stdout) == bool(reuse)
+    second = folder.with_name("Pendulum-v1_2")
+    assert (second / "Pendulum-v1" / "vecnormalize.pkl").is_file()
+    assert (second / "replay_buffer.pkl").is_file() == bool(reuse)
+    assert "Mean reward" in run(f"enjoy {look} --no-render -n 300").stdout
+    run(f"record-video {look} -n 20 -o videos")
+
+    for path in (*folder.glob("*vecnormalize*"), *folder.glob("*/vecnormalize.pkl")):
+        path.unlink()
+    result = run(f"{train} -n 1024 -i {last}", fails=True)
+    assert "statistics" in result.stderr
+    assert not folder.with_name("Pendulum-v1_3").exists()
+
+
+def study_of(journal: Path) -> optuna.Study:
+    return optuna.load_study(study_name="s", storage=JournalStorage(JournalFileBackend(str(journal))))
+
+
+@pytest.mark.parametrize("algo", ["offpolicyispg"])
+def test_search_of_two_processes(algo: str, run: Run, start: Start, tmp_path: Path) -> None:
+    """Two processes, one journal, pruning; killed, resumed to the very budget; then a trial is trained again."""
+    journal = tmp_path / "study.log"
+    search = (
+        f"optimize --algo {algo} --env CartPole-v1 -n 1024 --n-evaluations 2 --eval-episodes 1 --n-startup-trials 1 "
+        f"--pruner median --storage {journal} --study-name s --max-total-trials 6 --no-optim-plots"
+    )
+    both = [start(search), start(search)]
+    wait_for(lambda: journal.is_file() and "log_std_init" in journal.read_text() or _n_trials(journal) >= 3, both[0])
+    for process in both:
+        kill(process)
+    workers = [start(search), start(search)]
+    for process in workers:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, output + errors
+    states = [trial.state for trial in study_of(journal).trials]
+    assert TrialState.RUNNING not in states
+    assert sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states) >= 5
+
+    run(f"train --algo {algo} --env CartPole-v1 -n 1024 --storage {journal} --study-name s --trial-id 0")
+    trial = study_of(journal).trials[0]
+    config = dict(yaml.unsafe_load((tmp_path / f"logs/{algo}/CartPole-v1_1/CartPole-v1/config.yml").read_text()))
+    assert config["learning_rate"] == trial.params["learning_rate"]
+    assert config["n_steps"] == 2 ** trial.params["n_steps_pow"]
+    assert config["gamma"] == 1 - trial.params["one_minus_gamma"]
+
+
+def _n_trials(journal: Path) -> int:
+    try:
+        return len(study_of(journal).trials)
+    except KeyError:
+        return 0
+
+
+def test_two_processes_create_one_database(start: Start, tmp_path: Path) -> None:
+    """Both come through, though they create the same tables at the same moment."""
+    search = "optimize --algo vanillapg --env CartPole-v1 -n 128 --n-trials 1 --n-evaluations 1 --eval-episodes 1"
+    both = [start(f"{search} --storage sqlite:///study.db --study-name s") for _ in range(2)]
+    for process in both:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, output + errors
+
+
+def test_interrupt_before_a_trial_has_finished(start: Start, tmp_path: Path) -> None:
+    """Ctrl-C: one line."""
+    process = start("optimize --algo reinforce --env CartPole-v1 -n 10000000 --n-trials 2 --storage s.log --study-name s")
+    wait_for(lambda: (tmp_path / "s.log").is_file() and "worker" in (tmp_path / "s.log").read_text(), process)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    assert re.search(r"^sb3-pg optimize: no trial has finished", errors, re.MULTILINE)

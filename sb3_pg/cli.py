@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -12,6 +13,8 @@ def main() -> int:
     except ModuleNotFoundError as error:
         print(f"sb3-pg: this needs {error.name}: pip install 'sb3-pg[zoo]'", file=sys.stderr)
         return 1
+    # Modules of the user's, for --gym-packages and --conf-file, are found here, as with python -m
+    sys.path.append(os.getcwd())
     return zoo(sys.argv[1:])
 
 

@@ -170,7 +170,7 @@ def test_get_and_set_parameters(algorithm: Algorithm, estimator: dict[str, Any])
 
 @every_algorithm
 def test_load_with_other_numbers_of_environments(algorithm: Algorithm, tmp_path: Path) -> None:
-    """A model moves to more or fewer environments, to predict onto any; to learn, they must be able to share the quota."""
+    """A model moves to more or fewer environments: to any to predict, to learn to those that can share the quota."""
     make(algorithm, diary(4), n_episodes=8, n_steps=40).learn(160).save(tmp_path / "model")
     for n_envs in (1, 2, 8):
         recorder = Batches()

@@ -18,6 +18,8 @@ from unittest.mock import patch
 import rl_zoo3.enjoy
 import rl_zoo3.train
 from rl_zoo3 import utils
+from rl_zoo3.load_from_hub import download_from_hub
+from rl_zoo3.utils import create_test_env
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
@@ -54,7 +56,7 @@ def enjoy() -> None:
     with (
         patch.object(rl_zoo3.enjoy, "get_model_path", models.find),
         patch.object(rl_zoo3.enjoy, "create_test_env", models.create_test_env),
-        patch.object(rl_zoo3.enjoy, "download_from_hub", _download(rl_zoo3.enjoy.download_from_hub)),
+        patch.object(rl_zoo3.enjoy, "download_from_hub", _announced_download),
     ):
         rl_zoo3.enjoy.enjoy()
 
@@ -104,34 +106,26 @@ class Models:
         self._model = Path(found[1])
         return found
 
-    def create_test_env(self, env_id: str, *args: Any, stats_path: str | None = None, **kwargs: Any) -> VecEnv:
+    def create_test_env(self, env_id: str, **kwargs: Any) -> VecEnv:
         """As the Zoo's, which looks for statistics in a folder, under one name."""
+        stats_path = kwargs["stats_path"]
         if stats_path is None or not kwargs["hyperparams"].get("normalize"):
-            env: VecEnv = utils_create_test_env(env_id, *args, stats_path=stats_path, **kwargs)
-            return env
+            return create_test_env(env_id, **kwargs)
         statistics = find_statistics(self._model, Path(stats_path).name)
         if statistics is None:
             raise ValueError(f"{self._model} learned behind VecNormalize, and its statistics are not beside it")
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(statistics, os.path.join(folder, "vecnormalize.pkl"))
-            env = utils_create_test_env(env_id, *args, stats_path=folder, **kwargs)
-        return env
+            return create_test_env(env_id, **kwargs | {"stats_path": folder})
 
 
-utils_create_test_env = utils.create_test_env
-
-
-def _download(download: Callable[..., None]) -> Callable[..., None]:
+def _announced_download(algo: str, env_name: str, folder: str, **kwargs: Any) -> None:
     """Say what the Zoo is about to do, where it would only be a surprise."""
-
-    def announced(algo: str, env_name: str, folder: str, **kwargs: Any) -> None:
-        own = "your own runs are in logs/ unless you said otherwise: add -f logs"
-        if algo in OURS:
-            raise ValueError(f"there is no agent of {algo} in {folder}, and none to download; {own}")
-        print(f"No -f, and no agent in {folder}: asking the Hugging Face hub for one of {algo} on {env_name}; {own}")
-        download(algo=algo, env_name=env_name, folder=folder, **kwargs)
-
-    return announced
+    own = "your own runs are in logs/ unless you said otherwise: add -f logs"
+    if algo in OURS:
+        raise ValueError(f"there is no agent of {algo} in {folder}, and none to download; {own}")
+    print(f"No -f, and no agent in {folder}: asking the Hugging Face hub for one of {algo} on {env_name}; {own}")
+    download_from_hub(algo=algo, env_name=env_name, folder=folder, **kwargs)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -141,7 +135,10 @@ def main(argv: Sequence[str]) -> int:
     :return: 0, or 1 after an error
     """
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: sb3-pg {{{','.join(COMMANDS)}}} ...\n\nThe RL Zoo's commands; --help after one lists its arguments.")
+        print(
+            f"usage: sb3-pg {{{','.join(COMMANDS)}}} ...\n\n"
+            "The RL Zoo's commands; --help after one lists its arguments."
+        )
         return 0 if argv else 1
     name, arguments = argv[0].replace("_", "-"), list(argv[1:])
     if name not in COMMANDS:
@@ -183,5 +180,7 @@ def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
 def _explained(error: Exception) -> str:
     """The error in one line."""
     if passes_through(error, [utils.StoreDict.__call__]):
-        return f"{one_line(error)} (values on the command line are Python: text is quoted twice, like key:\"'lin_0.01'\")"
+        return (
+            f"{one_line(error)} (values on the command line are Python: text is quoted twice, like key:\"'lin_0.01'\")"
+        )
     return one_line(error)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import optuna
+from optuna.samplers import BaseSampler
 from rl_zoo3 import exp_manager
 from rl_zoo3.utils import ALGOS, get_class_by_name
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -32,7 +33,7 @@ from sb3_pg.zoo.runs import (
     next_folder,
     replay_buffer_path,
 )
-from sb3_pg.zoo.study import fail_abandoned, open_study, sign
+from sb3_pg.zoo.study import fail_abandoned, open_study, quiet_interrupts, sign_trials
 
 Hyperparams = dict[str, Any]
 #: What the Zoo takes a schedule for.
@@ -45,11 +46,11 @@ class ExperimentManager(exp_manager.ExperimentManager):
     #: How the command was called, for ``command.txt``.
     command = sys.orig_argv
 
-    def __init__(self, *args: Any, config: str | None = None, uuid_str: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, config=config, uuid_str=uuid_str, **kwargs)
-        self._uuid = uuid_str
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._uuid: str = kwargs.get("uuid_str", "")
         self._made_folder = False
-        if config is None and self.algo in OURS:
+        if kwargs.get("config") is None and self.algo in OURS:
             self.config = str(config_path(self.algo))
 
     # --- hyperparameters -------------------------------------------------------------------------------------------
@@ -74,9 +75,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
         try:
             trial: Hyperparams = self.load_trial(self.storage, self.study_name, number)
         except (KeyError, IndexError) as error:
-            raise ValueError(
-                f"there is no trial {number} of a study {self.study_name!r} in {self.storage}"
-            ) from error
+            raise ValueError(f"there is no trial {number} of a study {self.study_name!r} in {self.storage}") from error
         return trial
 
     def _preprocess_schedules(self, hyperparams: Hyperparams) -> Hyperparams:  # type: ignore[override]  # not static
@@ -194,10 +193,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
 
     # --- search ----------------------------------------------------------------------------------------------------
 
-    def objective(self, trial: optuna.Trial) -> float:
-        """As in the Zoo; the trial knows which process runs it."""
-        sign(trial)
-        return float(super().objective(trial))
+    def _create_sampler(self, sampler_method: str) -> BaseSampler:
+        return sign_trials(super()._create_sampler(sampler_method))
 
     def hyperparameters_optimization(self) -> None:
         """As in the Zoo; the study is there before the search, and without a finished trial there is no report."""
@@ -207,10 +204,11 @@ class ExperimentManager(exp_manager.ExperimentManager):
             study = open_study(self.storage, self.study_name)
             if study is not None and (abandoned := fail_abandoned(study)):
                 print(f"Trials that a killed process left running, now failed: {abandoned}")
+        quiet_interrupts()
         try:
             super().hyperparameters_optimization()
         except ValueError as error:
-            if not passes_through(error, [optuna.Study.best_trial.fget]):
+            if not passes_through(error, [vars(optuna.Study)["best_trial"].fget]):
                 raise
             raise ValueError("no trial has finished, so there is nothing to report") from error
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import pickle
 import sys
-from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -46,10 +45,10 @@ def _require(*options: str) -> None:
         raise ValueError(f"{', '.join(missing)} is required (--help lists the arguments)")
 
 
-def _replaced(script: Callable[[], None], module: str, **functions: Any) -> Any:
+def _replaced(script: Any, module: str, **functions: Any) -> Any:
     """A context in which a script sees other functions in a module than the rest of the process does."""
-    own: ModuleType = script.__globals__[module]  # type: ignore[attr-defined]  # a function has them
-    return patch.dict(script.__globals__, {module: SimpleNamespace(**vars(own) | functions)})  # type: ignore[attr-defined]
+    own: ModuleType = script.__globals__[module]
+    return patch.dict(script.__globals__, {module: SimpleNamespace(**vars(own) | functions)})
 
 
 def _load_evaluations(path: str) -> dict[str, np.ndarray]:

@@ -113,8 +113,11 @@ def run_numbers(log_path: str, env_name: str) -> list[int]:
     """The numbers of the runs on an environment, ascending."""
     if not os.path.isdir(log_path):
         return []
-    ends = (name.removeprefix(f"{env_name}_").partition("_")[0] for name in os.listdir(log_path)
-            if name.startswith(f"{env_name}_"))
+    ends = (
+        name.removeprefix(f"{env_name}_").partition("_")[0]
+        for name in os.listdir(log_path)
+        if name.startswith(f"{env_name}_")
+    )
     return sorted({int(end) for end in ends if end.isdigit()})
 
 

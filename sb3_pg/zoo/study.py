@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -31,9 +34,7 @@ def open_study(storage: str, study_name: str | None) -> optuna.Study | None:
             opened = _open_storage(storage)
             if study_name is None:
                 return None
-            return optuna.create_study(
-                storage=opened, study_name=study_name, load_if_exists=True, direction="maximize"
-            )
+            return optuna.create_study(storage=opened, study_name=study_name, load_if_exists=True, direction="maximize")
         except Exception as error:
             if is_last:
                 raise ValueError(f"--storage {storage} cannot be opened: {error}") from error
@@ -48,9 +49,27 @@ def _open_storage(storage: str) -> BaseStorage:
     return get_storage(storage)
 
 
-def sign(trial: optuna.Trial) -> None:
-    """Note on a trial which process runs it."""
-    trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
+def quiet_interrupts() -> None:
+    """Have Optuna report a trial that Ctrl-C ended without a traceback: nothing went wrong."""
+    logging.getLogger(optuna.study._optimize.__name__).addFilter(_without_interrupt)
+
+
+def _without_interrupt(record: logging.LogRecord) -> bool:
+    if record.exc_info and record.exc_info[0] is KeyboardInterrupt:
+        record.exc_info = None
+    return True
+
+
+def sign_trials(sampler: BaseSampler) -> BaseSampler:
+    """Have a sampler note on every trial which process runs it, before anything else happens to the trial."""
+    # A partial of a function by its name, since the Zoo's report pickles the study with its sampler
+    sampler.before_trial = partial(_sign, sampler)  # type: ignore[method-assign]
+    return sampler
+
+
+def _sign(sampler: BaseSampler, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    study._storage.set_trial_user_attr(trial._trial_id, WORKER, f"{socket.gethostname()}:{os.getpid()}")
+    type(sampler).before_trial(sampler, study, trial)
 
 
 def fail_abandoned(study: optuna.Study) -> int:

@@ -19,9 +19,7 @@ from sb3_pg.zoo.registration import OURS
 
 register()
 
-MUJOCO = (
-    "HalfCheetah Hopper Walker2d Swimmer Ant Humanoid Reacher InvertedPendulum InvertedDoublePendulum"
-).split()
+MUJOCO = ("HalfCheetah Hopper Walker2d Swimmer Ant Humanoid Reacher InvertedPendulum InvertedDoublePendulum").split()
 ENV_IDS = [
     "CartPole-v1",
     "Acrobot-v1",
@@ -35,7 +33,9 @@ ENV_IDS = [
 ]
 CONFIGS = {algo: read_configs(config_path(algo)) for algo in OURS}
 #: An environment for each section; Acrobot-v1 for the default, as if the section of its own were not there.
-SECTIONS = {section: {"default": "Acrobot-v1", "atari": "ALE/Pong-v5"}.get(section, section) for section in CONFIGS["reinforce"]}
+SECTIONS = {
+    section: {"default": "Acrobot-v1", "atari": "ALE/Pong-v5"}.get(section, section) for section in CONFIGS["reinforce"]
+}
 
 every_algo = pytest.mark.parametrize("algo", OURS)
 

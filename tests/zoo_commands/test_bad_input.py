@@ -37,7 +37,7 @@ WRONG: dict[str, str] = {
     "optimize --algo vanillapg -n 100 --storage nonsense --study-name x": "nonsense",
     "optimize --algo vanillapg -n 100 --storage sqlite:///no/such/folder/x.db --study-name x": "cannot be opened",
     "enjoy --algo reinforce": "-f logs",
-    "enjoy --algo ppo": "HF_HUB_OFFLINE",
+    "enjoy --algo ppo": "download",
     "enjoy --algo reinforce -f logs": "logs/reinforce",
     "record-video --algo reinforce -f logs": "logs/reinforce",
     "plot-train -a ppo -e CartPole-v1 -f nowhere": "nowhere",

@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+ZOO := .venv-zoo
 
 .DELETE_ON_ERROR:
-.PHONY: demo test conformance bench lint type format clean
+.PHONY: demo test conformance zoo bench lint type format clean
 
 # Two workers on two cores: more threads inside each only get in the way.
-test conformance: export OMP_NUM_THREADS := 1
+test conformance zoo: export OMP_NUM_THREADS := 1
 
 demo: $(INSTALLED)
 	$(BIN)/python -m benchmarks.demo
@@ -20,6 +21,12 @@ test: $(INSTALLED)
 
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.conformance.run
+
+# The sb3-pg command in an environment of its own, as a user gets it: a wheel and the extra, nothing else; then the
+# Zoo's own test suite with our algorithms in its lists.
+zoo: $(INSTALLED) $(ZOO)/.installed
+	SB3_PG=$(ZOO)/bin/sb3-pg $(BIN)/python -m pytest tests/zoo_commands
+	$(BIN)/python -m tests.conformance.zoo
 
 # Timings: with nothing else running, and as many threads as PyTorch takes.
 bench: $(INSTALLED)
@@ -41,7 +48,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(ZOO)/.extra: pyproject.toml constraints.txt
+	rm -rf $(ZOO)
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[zoo]"
+	touch $@
+
+$(ZOO)/.installed: $(ZOO)/.extra $(shell find sb3_pg zoo_configs -name '*.py' -o -name '*.yml')
+	$(ZOO)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+	touch $@
+
 # Leaves runs/ alone: those are results.
 clean:
-	rm -rf $(VENV) .conformance .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(ZOO) .conformance .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

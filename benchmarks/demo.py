@@ -19,14 +19,13 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.utils import LinearSchedule
 from tqdm import tqdm
 
-from benchmarks.runs import Contender, Result, Run, train_all
-from benchmarks.settings import CARTPOLE
+from benchmarks.runs import Contender, Result, Run, shipped, train_all
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 
-#: A2C and PPO have the settings that the RL Zoo tuned for this environment, REINFORCE those of benchmarks/settings.py,
+#: A2C and PPO have the settings that the RL Zoo tuned for this environment, REINFORCE those of zoo_configs/,
 #: VanillaPG and OffPolicyISPG their defaults, which were chosen on it.
 CONTENDERS = (
-    Contender("REINFORCE", REINFORCE, CARTPOLE),
+    shipped("REINFORCE", REINFORCE, "CartPole-v1"),
     Contender("VanillaPG", VanillaPG),
     Contender("OffPolicyISPG", OffPolicyISPG),
     Contender("A2C", A2C, {"ent_coef": 0.0}),

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.runs import Contender, Result, Run, publish, resume_all
-from benchmarks.settings import CARTPOLE, LUNAR_LANDER, PENDULUM, PENDULUM_VPG
+from benchmarks.runs import Contender, Result, Run, publish, resume_all, shipped
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 
 FOLDER = Path("runs/learning")
@@ -40,7 +39,7 @@ TASKS = (
         range(10),
         (
             (Contender("REINFORCE, defaults", REINFORCE, n_envs=1), 200_000),
-            (Contender("REINFORCE, 8 environments", REINFORCE, CARTPOLE), 200_000),
+            (shipped("REINFORCE, 8 environments", REINFORCE, "CartPole-v1"), 200_000),
             (Contender("VanillaPG, defaults, 8 environments", VanillaPG), 100_000),
             (Contender("OffPolicyISPG, defaults, 8 environments", OffPolicyISPG), 100_000),
         ),
@@ -50,15 +49,15 @@ TASKS = (
         -300.0,
         range(5),
         (
-            (Contender("VanillaPG on Pendulum", VanillaPG, PENDULUM_VPG), 300_000),
-            (Contender("OffPolicyISPG on Pendulum", OffPolicyISPG, PENDULUM), 300_000),
+            (shipped("VanillaPG on Pendulum", VanillaPG, "Pendulum-v1"), 300_000),
+            (shipped("OffPolicyISPG on Pendulum", OffPolicyISPG, "Pendulum-v1"), 300_000),
         ),
     ),
     Task(
         "LunarLander-v3",
         150.0,
         range(3),
-        ((Contender("OffPolicyISPG on LunarLander", OffPolicyISPG, LUNAR_LANDER, n_envs=16), 500_000),),
+        ((shipped("OffPolicyISPG on LunarLander", OffPolicyISPG, "LunarLander-v3"), 500_000),),
     ),
 )
 
@@ -106,7 +105,7 @@ def page(tables: Iterable[str]) -> str:
         "# How reliably the algorithms learn\n\nMade by `python -m benchmarks.learning`. Reached: the mean return of "
         "the last 100 training\nepisodes, of the stochastic policy, is the target or more. Final score: mean return of "
         "100 episodes of the\ndeterministic policy after the last step, whatever came before. Settings: "
-        "`benchmarks/settings.py`.\n\n" + "\n\n".join(tables) + "\n"
+        "`zoo_configs/`.\n\n" + "\n\n".join(tables) + "\n"
     )
 
 

@@ -21,8 +21,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
+
+from sb3_pg.zoo.configs import config_path, read_configs
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,16 @@ class Contender:
     settings: dict[str, Any] = field(default_factory=dict)
     n_envs: int = 8
     policy: str = "MlpPolicy"
+
+
+def shipped(name: str, algorithm: type[OnPolicyAlgorithm], env_id: str) -> Contender:
+    """An algorithm with its configuration in ``zoo_configs/``, the one home of settings; the budget is the benchmark's."""
+    settings = read_configs(config_path(algorithm.__name__.lower()))[env_id]
+    for key, value in settings.items():
+        if isinstance(value, str) and value.startswith("lin_"):
+            settings[key] = LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+    settings.pop("n_timesteps")
+    return Contender(name, algorithm, n_envs=settings.pop("n_envs"), policy=settings.pop("policy"), settings=settings)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from stable_baselines3.common.envs import (
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from benchmarks.settings import CARTPOLE
+from benchmarks.runs import shipped
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from tests.probes import ProbeEnv
@@ -238,6 +238,9 @@ def test_cartpole_by_whole_episodes() -> None:
 
     Not every run does, and a rounding makes another run of a seed: ``docs/results/learning.md`` counts how many.
     """
-    scores = [best_of_cartpole(REINFORCE, CARTPOLE, 200_000, seed) for seed in (201, 202)]
+    scores = [
+        best_of_cartpole(REINFORCE, shipped("", REINFORCE, "CartPole-v1").settings, 200_000, seed)
+        for seed in (201, 202)
+    ]
     assert min(scores) >= 300.0
     assert max(scores) >= 490.0

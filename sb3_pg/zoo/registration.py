@@ -30,11 +30,7 @@ CONVERTERS: dict[str, search_spaces.Converter] = {
 
 
 def register() -> None:
-    """Make ``--algo reinforce``, ``vanillapg`` and ``offpolicyispg`` known to rl_zoo3; twice is as good as once.
-
-    The Zoo's own scripts then need ``--conf-file`` with one of ours (:func:`~sb3_pg.zoo.configs.config_path`); the
-    commands of ``sb3-pg`` find it themselves.
-    """
+    """See :func:`sb3_pg.zoo.register`."""
     ALGOS.update(OURS)
     hyperparams_opt.HYPERPARAMS_SAMPLER.update(SAMPLERS)
     hyperparams_opt.HYPERPARAMS_CONVERTER.update(CONVERTERS)

@@ -21,15 +21,15 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".conformance"
 
 
-def fetch_suite(sb3_version: str) -> Path:
+def fetch_suite(package: str, package_version: str) -> Path:
     """Return the folder with ``tests/`` and ``pyproject.toml`` of one version, downloaded the first time."""
-    name = f"stable_baselines3-{sb3_version}"
+    name = f"{package}-{package_version}"
     suite = CACHE / name
     if suite.is_dir():
         return suite
     CACHE.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=CACHE) as scratch:
-        download(sb3_version, Path(scratch))
+        download(f"{package}=={package_version}", Path(scratch))
         with tarfile.open(Path(scratch, f"{name}.tar.gz")) as archive:
             # Not the package itself: the installed one is tested.
             wanted = (f"{name}/tests/", f"{name}/pyproject.toml")
@@ -39,12 +39,12 @@ def fetch_suite(sb3_version: str) -> Path:
     return suite
 
 
-def download(sb3_version: str, folder: Path) -> None:
+def download(requirement: str, folder: Path) -> None:
     """Download the source distribution, or end with a message."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    source = ["--no-binary", ":all:", "--no-deps", "--dest", str(folder), f"stable_baselines3=={sb3_version}"]
+    source = ["--no-binary", requirement.partition("==")[0], "--no-deps", "--dest", str(folder), requirement]
     if subprocess.run(pip + source).returncode:
-        sys.exit(f"conformance: could not download the source distribution of stable_baselines3 {sb3_version}")
+        sys.exit(f"conformance: could not download the source distribution of {requirement}")
 
 
 def run_suite(suite: Path, swap: str, pytest_args: list[str]) -> int:
@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--swap", action="append", metavar="NAME=MODULE:CLASS", help="default: all that we promise")
     parser.add_argument("pytest_args", nargs="*", help="passed on to pytest")
     args = parser.parse_args()
-    suite = fetch_suite(version("stable_baselines3"))
+    suite = fetch_suite("stable_baselines3", version("stable_baselines3"))
     statuses = [run_suite(suite, swap, args.pytest_args) for swap in args.swap or LEFTOVERS]
     return next((status for status in statuses if status), 0)
 

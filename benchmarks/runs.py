@@ -47,7 +47,7 @@ class Contender:
 
 
 def shipped(name: str, algorithm: type[OnPolicyAlgorithm], env_id: str) -> Contender:
-    """An algorithm with its configuration in ``zoo_configs/``, the one home of settings; the budget is the benchmark's."""
+    """An algorithm with its configuration in ``zoo_configs/``; the budget is the benchmark's."""
     settings = read_configs(config_path(algorithm.__name__.lower()))[env_id]
     for key, value in settings.items():
         if isinstance(value, str) and value.startswith("lin_"):

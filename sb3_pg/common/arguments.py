@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch as th
@@ -82,6 +82,20 @@ def check_kwargs(**arguments: object) -> None:
     for name, value in arguments.items():
         if value is not None and not isinstance(value, dict):
             raise ValueError(f"{name} must be a dictionary or None, got the {type(value).__name__} {value!r}")
+
+
+def check_saved_optimizers(saved: Collection[str], has_own: bool, value_learning_rate: object) -> None:
+    """Refuse the state of one optimizer for two, or of two for one.
+
+    :param saved: the names of what was saved
+    :param has_own: whether the critic has an optimizer of its own
+    """
+    if "policy.optimizer" in saved and ("value_optimizer" in saved) != has_own:
+        given, was = ("two", "one") if has_own else ("one", "two, the critic's own among them")
+        raise ValueError(
+            f"value_learning_rate={value_learning_rate} is for {given} optimizers where the saved model has {was}: "
+            "leave value_learning_rate and baseline as they were saved, or train a new model"
+        )
 
 
 def check_loaded_optimizer(optimizer: th.optim.Optimizer) -> None:

@@ -32,6 +32,7 @@ from sb3_pg.common.arguments import (
     check_loaded_optimizer,
     check_numbers,
     check_quota,
+    check_saved_optimizers,
 )
 from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.common.collection import EpisodeCollector
@@ -318,13 +319,7 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             states: Mapping[str, Any] = load_path_or_dict
         else:
             states = load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]
-        has_own = self.value_optimizer is not None
-        if "policy.optimizer" in states and ("value_optimizer" in states) != has_own:
-            saved, given = ("one", "has two") if has_own else ("two, the critic's own among them", "has one")
-            raise ValueError(
-                f"value_learning_rate={self.value_learning_rate} {given} optimizers where the saved model has {saved}: "
-                "leave value_learning_rate and baseline as they were saved, or train a new model"
-            )
+        check_saved_optimizers(states.keys(), self.value_optimizer is not None, self.value_learning_rate)
         super().set_parameters(dict(states), exact_match, device)
         for name in states:
             optimizer = getattr(self, name, None) if name == "value_optimizer" else self.policy.optimizer

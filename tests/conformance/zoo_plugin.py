@@ -23,7 +23,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     experiments = getattr(metafunc.module, "experiments", None)
     if experiments is not None:
         experiments.update({f"{algo}-CartPole-v1": (algo, "CartPole-v1") for algo in ALGOS})
-        experiments.update({f"{algo}-Pendulum-v1": (algo, "Pendulum-v1") for algo in ALGOS})
 
 
 @pytest.hookimpl(tryfirst=True)

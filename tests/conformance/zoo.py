@@ -31,6 +31,7 @@ def prepare(suite: Path) -> None:
     """Put what the source distribution lacks beside the tests: our commands, and the Zoo's installed configurations."""
     for name, command in SCRIPTS.items():
         (suite / name).write_text(SCRIPT.format(command=command))
+    (suite / "rl-trained-agents").mkdir(exist_ok=True)  # empty: the suite lists it as soon as it is imported
     configs = suite / "hyperparams"
     if not configs.exists():
         configs.symlink_to(Path(rl_zoo3.__file__).parent / "hyperparams")

@@ -1,8 +1,22 @@
 """``python -m sb3_pg.zoo train ...``, for ``sb3-pg train ...``."""
 
+from __future__ import annotations
+
+import os
 import sys
 
-from sb3_pg.zoo.commands import main
+
+def main() -> int:
+    """Run the Zoo's command that the arguments name; without the extra, say what is missing."""
+    try:
+        from sb3_pg.zoo import commands
+    except ModuleNotFoundError as error:
+        print(f"sb3-pg: this needs {error.name}: pip install 'sb3-pg[zoo]'", file=sys.stderr)
+        return 1
+    # Modules of the user's, for --gym-packages and --conf-file, are found here, however the command was started
+    sys.path.append(os.getcwd())
+    return commands.main(sys.argv[1:])
+
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

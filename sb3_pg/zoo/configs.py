@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 #: Inside the package in a wheel; beside it in a checkout, editable installs included.
 FOLDERS = (Path(__file__).parents[1] / "zoo_configs", Path(__file__).parents[2] / "zoo_configs")
 
@@ -28,6 +26,8 @@ def read_configs(path: str | Path) -> dict[str, dict[str, Any]]:
 
     :raises ValueError: for a file that is missing, no YAML, or something else than that
     """
+    import yaml  # comes with the extra; config_path works without
+
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no configuration file {path}")

@@ -101,6 +101,15 @@ def test_rewritten_schedules(run: Run, tmp_path: Path) -> None:
     assert zipfile.is_zipfile(tmp_path / "logs/ppo/CartPole-v1_1/CartPole-v1.zip")
 
 
+@pytest.mark.parametrize("module", ["sb3_pg.cli", "sb3_pg.zoo.__main__"])
+def test_without_the_extra(module: str) -> None:
+    """One line says what to install."""
+    code = f"import sys; sys.modules['rl_zoo3'] = None; from {module} import main; sys.exit(main())"
+    result = subprocess.run([sys.executable, "-c", code, "train"], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["sb3-pg: this needs rl_zoo3: pip install 'sb3-pg[zoo]'"]
+
+
 def test_import_leaves_gymnasium_alone() -> None:
     """``import sb3_pg`` imports nothing of the Zoo, whose import changes Gymnasium's TimeLimit."""
     code = "import sys, sb3_pg; sys.exit(any(name.startswith('rl_zoo3') for name in sys.modules))"

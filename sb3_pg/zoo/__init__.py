@@ -19,5 +19,5 @@ def register() -> None:
     try:
         from sb3_pg.zoo.registration import register as set_keys
     except ModuleNotFoundError as error:
-        raise ImportError(f"the RL Zoo needs {error.name}: pip install 'sb3-pg[zoo]'") from error
+        raise ImportError(f"the RL Zoo needs {str(error.name).partition('.')[0]}: pip install 'sb3-pg[zoo]'") from error
     set_keys()

@@ -11,7 +11,7 @@ def main() -> int:
     try:
         from sb3_pg.zoo import commands
     except ModuleNotFoundError as error:
-        print(f"sb3-pg: this needs {error.name}: pip install 'sb3-pg[zoo]'", file=sys.stderr)
+        print(f"sb3-pg: this needs {str(error.name).partition('.')[0]}: pip install 'sb3-pg[zoo]'", file=sys.stderr)
         return 1
     # Modules of the user's, for --gym-packages and --conf-file, are found here, however the command was started
     sys.path.append(os.getcwd())

@@ -59,7 +59,7 @@ LEFTOVERS: dict[str, dict[str, str]] = {
     },
 }
 
-#: Tests of rl_zoo3's own suite, built-in algorithms alone in them, which want what its source distribution lacks -> reason.
+#: Tests of rl_zoo3's own suite, of built-in algorithms, that want what its source distribution lacks -> reason.
 ZOO: dict[str, str] = {
     "tests/test_enjoy.py::test_load": "tests/test_config.yml is not shipped",
     "tests/test_hyperparams_opt.py::test_optimize[tqc-parking-v0-median-random]": "highway-env is not installed",

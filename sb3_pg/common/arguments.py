@@ -91,9 +91,9 @@ def check_saved_optimizers(saved: Collection[str], has_own: bool, value_learning
     :param has_own: whether the critic has an optimizer of its own
     """
     if "policy.optimizer" in saved and ("value_optimizer" in saved) != has_own:
-        given, was = ("two", "one") if has_own else ("one", "two, the critic's own among them")
+        given, was = ("two optimizers", "one") if has_own else ("one optimizer", "two, the critic's own among them")
         raise ValueError(
-            f"value_learning_rate={value_learning_rate} is for {given} optimizers where the saved model has {was}: "
+            f"value_learning_rate={value_learning_rate} is for {given}, and the saved model has {was}: "
             "leave value_learning_rate and baseline as they were saved, or train a new model"
         )
 

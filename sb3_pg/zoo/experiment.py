@@ -22,6 +22,8 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_pg.common.arguments import check_quota
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.zoo.configs import config_path, read_configs
 from sb3_pg.zoo.errors import passes_through
 from sb3_pg.zoo.registration import OURS
@@ -33,7 +35,7 @@ from sb3_pg.zoo.runs import (
     next_folder,
     replay_buffer_path,
 )
-from sb3_pg.zoo.study import fail_abandoned, open_study, quiet_interrupts, sign_trials
+from sb3_pg.zoo.study import check_storage, fail_abandoned, open_study, quiet_interrupts, sign_trials
 
 Hyperparams = dict[str, Any]
 #: What the Zoo takes a schedule for.
@@ -72,6 +74,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
     def _read_trial(self, number: int) -> Hyperparams:
         if not (self.storage and self.study_name):
             raise ValueError("--trial-id is a trial of a study: give --storage and --study-name too")
+        check_storage(self.storage)
         try:
             trial: Hyperparams = self.load_trial(self.storage, self.study_name, number)
         except (KeyError, IndexError) as error:
@@ -185,6 +188,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
 
     def _load_pretrained_agent(self, hyperparams: Hyperparams, env: VecEnv) -> BaseAlgorithm:
         model: BaseAlgorithm = super()._load_pretrained_agent(hyperparams, env)
+        if isinstance(model, PolicyGradientAlgorithm):
+            check_quota(model.n_episodes, model.n_envs)  # here too, where it is a line and leaves no folder
         history = replay_buffer_path(Path(self.trained_agent))
         if history.name != "replay_buffer.pkl" and history.is_file() and hasattr(model, "load_replay_buffer"):
             print(f"Loading {history}")

@@ -42,6 +42,17 @@ def open_study(storage: str, study_name: str | None) -> optuna.Study | None:
     return None
 
 
+def check_storage(storage: str) -> None:
+    """Refuse a file to read a study from that is not there; opening it would make an empty one.
+
+    :raises ValueError: naming it
+    """
+    path = storage.removeprefix("sqlite:///")
+    is_file = path != storage or storage.endswith(".log")
+    if is_file and not Path(path).is_file():
+        raise ValueError(f"--storage {storage}: there is no file {path}")
+
+
 def _open_storage(storage: str) -> BaseStorage:
     if storage.endswith(".log"):
         Path(storage).parent.mkdir(parents=True, exist_ok=True)

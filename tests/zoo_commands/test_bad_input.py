@@ -32,9 +32,12 @@ WRONG: dict[str, str] = {
     f"{TRAIN} -c nopolicy.yml": "no policy",
     f"{TRAIN} -i missing.zip": ".zip",
     f"{TRAIN} --trial-id 0": "--study-name",
-    f"{TRAIN} --trial-id 7 --storage study.log --study-name none": "no trial 7",
+    f"{TRAIN} --trial-id 7 --storage missing.log --study-name none": "missing.log",
+    f"{TRAIN} --trial-id 7 --storage sqlite:///missing.db --study-name none": "missing.db",
+    f"{TRAIN} --trial-id 7 --storage flat.log --study-name none": "no trial 7",
     f"{TRAIN} --vec-env threads": "threads",
     "optimize --algo vanillapg -n 100 --storage nonsense --study-name x": "nonsense",
+    "optimize --algo vanillapg -n 100 --storage broken.log --study-name x": "broken.log cannot be opened",
     "optimize --algo vanillapg -n 100 --storage sqlite:///no/such/folder/x.db --study-name x": "cannot be opened",
     "enjoy --algo reinforce": "-f logs",
     "enjoy --algo ppo": "download",
@@ -48,6 +51,8 @@ WRONG: dict[str, str] = {
 FILES = {
     "broken.yml": "CartPole-v1: [\n  n_envs",
     "empty.yml": "",
+    "flat.log": "",
+    "broken.log": "no journal\n",
     "flat.yml": "n_timesteps: 1000\npolicy: MlpPolicy\n",
     "other.yml": "Pendulum-v1:\n  n_timesteps: 1000\n  policy: MlpPolicy\n",
     "nopolicy.yml": "CartPole-v1:\n  n_timesteps: 1000\n",
@@ -65,7 +70,33 @@ def test_one_line(line: str, run: Run, tmp_path: Path) -> None:
         assert printed[0].startswith("sb3-pg")
         assert "Traceback" not in result.stdout
     assert WRONG[line] in result.stderr + (result.stdout if not line else "")
-    assert {path.name for path in tmp_path.iterdir()} <= FILES.keys() | {"study.log"}
+    assert {path.name for path in tmp_path.iterdir()} <= FILES.keys()
+
+
+#: Saved with, gone on with, what the line must say.
+OTHER_MODELS = {
+    "reinforce": [
+        ("n_envs:4 n_episodes:8", "n_envs:3 n_episodes:8", "load(..., n_episodes=6)"),
+        ("n_envs:4", "n_envs:4 baseline:'value'", "saved without a critic"),
+    ],
+    "vanillapg": [
+        ("n_envs:2", "n_envs:2 value_learning_rate:None n_value_updates:1", "leave value_learning_rate"),
+        ("n_envs:2", "n_envs:2 natural_gradient:True", "natural_gradient"),
+    ],
+}
+
+
+@pytest.mark.parametrize("algo", OTHER_MODELS)
+def test_a_model_cannot_go_on_otherwise(algo: str, run: Run, tmp_path: Path) -> None:
+    """``-i`` with arguments that the saved model does not fit."""
+    for number, (saved, given, message) in enumerate(OTHER_MODELS[algo]):
+        train = f"train --algo {algo} --env CartPole-v1 -n 100 --eval-freq -1 -f {number} -params"
+        run(f"{train} n_steps:32 {saved}")
+        runs = tmp_path / f"{number}" / algo
+        result = run(f"{train} n_steps:32 {given} -i {runs / 'CartPole-v1_1' / 'CartPole-v1.zip'}", fails=True)
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert message in result.stderr
+        assert [path.name for path in runs.iterdir()] == ["CartPole-v1_1"]
 
 
 def test_verbose_shows_all(run: Run) -> None:

@@ -321,10 +321,8 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             states = load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]
         check_saved_optimizers(states.keys(), self.value_optimizer is not None, self.value_learning_rate)
         super().set_parameters(dict(states), exact_match, device)
-        for name in states:
-            optimizer = getattr(self, name, None) if name == "value_optimizer" else self.policy.optimizer
-            if isinstance(optimizer, th.optim.Optimizer):
-                check_loaded_optimizer(optimizer)
+        for optimizer in filter(None, (self.policy.optimizer, self.value_optimizer)):
+            check_loaded_optimizer(optimizer)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # The last rollout may go past the end: a schedule that falls to 0 would go on falling, and the update uphill

@@ -74,7 +74,7 @@ def test_processes(algo: str, run: Run, tmp_path: Path) -> None:
     """Environments in processes of their own, which import the command's module anew."""
     run(f"{TRAIN} --algo {algo} --vec-env subproc -params n_envs:2")
     assert (tmp_path / f"logs/{algo}/CartPole-v1_1/CartPole-v1.zip").is_file()
-    assert "Mean" not in run(f"enjoy --algo {algo} --env CartPole-v1 -f logs -n 100 --n-envs 2 --no-render").stderr
+    run(f"enjoy --algo {algo} --env CartPole-v1 -f logs -n 100 --n-envs 2 --no-render")
 
 
 @pytest.mark.parametrize("algo", ["reinforce", "ppo"])

@@ -1,1 +1,1 @@
-"""What the algorithms share: collection loop, buffers, policies, statistics over workers."""
+"""The base of the algorithms, and the check of their arguments."""

@@ -2,62 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any
+import inspect
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import DictRolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
-from sb3_pg.common.buffers import INCOMPLETE_EPISODES, EpisodeRolloutBuffer
-from sb3_pg.common.checks import check_choice, check_positive_int, check_unit_interval
-from sb3_pg.estimators import BATCH_BASELINES, EPISODE_LEVELS, LEVELS
+from sb3_pg.data.batch import IncompleteEpisodes, Returns
+from sb3_pg.data.checks import (
+    check_bool,
+    check_choice,
+    check_not_negative,
+    check_positive,
+    check_positive_int,
+    check_schedule,
+    check_unit_interval,
+    is_number,
+)
+from sb3_pg.estimators import BATCH_BASELINES, EPISODE_LEVELS, LEVELS, LossReduction
+from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
+from sb3_pg.update.trust_region import KLConstraint
 
 BASELINES = ("none", *BATCH_BASELINES, "optimal", "value")
-LOSS_REDUCTIONS = ("step", "episode", "mean_length")
-KL_CONSTRAINTS = ("stop", "backtrack", "penalty")
+#: The learning rate of a critic's own optimizer, where an algorithm has one by default.
+VALUE_LEARNING_RATE = 3e-3
+
+
+@dataclass(frozen=True)
+class CriticDefaults:
+    """What arguments are that depend on whether a critic is learned."""
+
+    returns: Returns
+    incomplete_episodes: IncompleteEpisodes
+    bootstrap_truncated: bool
+    n_value_updates: int
+
+
+def critic_defaults(uses_critic: bool, has_own_optimizer: bool) -> CriticDefaults:
+    """What None stands for in the arguments of an algorithm that has a critic unless told otherwise."""
+    if not uses_critic:
+        return CriticDefaults("reward_to_go", "carry", bootstrap_truncated=False, n_value_updates=1)
+    return CriticDefaults("gae", "bootstrap", bootstrap_truncated=True, n_value_updates=10 if has_own_optimizer else 1)
+
+
+def without_critic(value_learning_rate: Any) -> Any:
+    """The default rate of a critic's own optimizer means none where there is no critic.
+
+    The very object: a user's 3e-3 is another one, and is refused like any rate for a critic that is not there.
+    """
+    return None if value_learning_rate is VALUE_LEARNING_RATE else value_learning_rate
 
 
 def check_numbers(
-    n_steps: int,
-    gamma: float,
-    gae_lambda: float,
-    max_grad_norm: float | None,
-    n_value_updates: int,
-    micro_batch_size: int | None,
+    n_steps: object,
+    gamma: object,
+    gae_lambda: object,
+    max_grad_norm: object,
+    n_value_updates: object,
+    micro_batch_size: object,
+    vf_coef: object,
 ) -> None:
-    """Refuse numbers out of range.
+    """Refuse numbers out of range, and what is no number.
 
     :raises ValueError: naming the argument, what was given and what is valid
     """
     check_positive_int("n_steps", n_steps)
     check_unit_interval("gamma", gamma)
     check_unit_interval("gae_lambda", gae_lambda)
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ValueError(f"max_grad_norm must be a number > 0, or None for no limit, got {max_grad_norm}")
+    check_positive("max_grad_norm", max_grad_norm, or_none="no limit")
     check_positive_int("n_value_updates", n_value_updates)
     check_positive_int("micro_batch_size", micro_batch_size, or_none=True)
+    check_not_negative("vf_coef", vf_coef)
+
+
+def check_schedules(learning_rate: object, ent_coef: object, value_learning_rate: object) -> None:
+    """Refuse what is neither a number nor a function of the progress remaining."""
+    check_schedule("learning_rate", learning_rate)
+    check_schedule("ent_coef", ent_coef)
+    check_schedule("value_learning_rate", value_learning_rate, or_none="one joint loss")
+
+
+def check_switches(**switches: object) -> None:
+    """Refuse what is neither True nor False."""
+    for name, value in switches.items():
+        check_bool(name, value)
 
 
 def check_estimator(
     returns: str,
     supported_returns: tuple[str, ...],
-    baseline: str | Callable[..., Any],
+    baseline: object,
     loss_reduction: str,
     incomplete_episodes: str,
+    discount_gradient: bool,
 ) -> None:
-    """Refuse names that do not exist, and list those that do; refuse ``gae`` without a critic to be relative to."""
+    """Refuse names that do not exist, and list those that do; refuse combinations without a meaning."""
+    if returns == "gae" and "gae" not in supported_returns:
+        raise ValueError(
+            "returns='gae' is relative to a learned critic: write VanillaPG(policy, env) instead, which has one, or "
+            f"returns={' or '.join(map(repr, supported_returns))}"
+        )
     check_choice("returns", returns, supported_returns)
-    check_choice("loss_reduction", loss_reduction, LOSS_REDUCTIONS)
-    check_choice("incomplete_episodes", incomplete_episodes, INCOMPLETE_EPISODES)
-    if not callable(baseline):
-        check_choice("baseline", baseline, BASELINES, or_else="a callable")
+    check_choice("loss_reduction", loss_reduction, get_args(LossReduction))
+    check_choice("incomplete_episodes", incomplete_episodes, get_args(IncompleteEpisodes))
+    check_baseline(baseline)
+    if returns == "gae" and not (isinstance(baseline, str) and baseline == "value"):
+        raise ValueError(
+            f"returns='gae' is relative to a critic, and baseline={baseline!r} learns none: write "
+            "returns='reward_to_go' (or leave it out), or baseline='value'"
+        )
+    if returns == "total" and discount_gradient:
+        raise ValueError(
+            "discount_gradient=True would discount twice: returns='total' is discounted from the start of the episode "
+            "already, and its gradient is that of the discounted return as it is. Leave discount_gradient out, or "
+            "write returns='reward_to_go'"
+        )
 
 
-def check_episodes(n_episodes: int | None, baseline: str | Callable[..., Any]) -> None:
+def check_baseline(baseline: object) -> None:
+    """Refuse what is neither the name of a baseline, nor a number, nor a function of a batch."""
+    if callable(baseline):
+        try:
+            inspect.signature(baseline).bind(None)
+        except TypeError as error:
+            raise ValueError(
+                f"baseline={baseline!r} must take one argument, the batch of episodes ({error}): write "
+                "baseline=lambda batch: ..., with one value a row, or one for all"
+            ) from error
+        except ValueError:
+            pass  # a callable that does not tell what it takes
+    elif not is_number(baseline):
+        check_choice("baseline", baseline, BASELINES, or_else="a number, or a callable")
+
+
+def check_normalization(normalize_advantage: bool, incomplete_episodes: str, n_steps: int, n_envs: int) -> None:
+    """Refuse to normalise batches of one row, which would never be normalised."""
+    if normalize_advantage and n_steps * n_envs == 1 and incomplete_episodes in ("bootstrap", "truncate"):
+        raise ValueError(
+            "normalize_advantage=True has no meaning for batches of one row, as n_steps=1 makes them with one "
+            "environment: write n_steps >= 2, or normalize_advantage=False"
+        )
+
+
+def check_episodes(n_episodes: int | None, baseline: object) -> None:
     """Refuse a number of episodes that is none, or too small for the baseline."""
     check_positive_int("n_episodes", n_episodes, or_none=True)
-    if n_episodes == 1 and baseline in (*BATCH_BASELINES, "optimal"):
+    if n_episodes == 1 and isinstance(baseline, str) and baseline in (*BATCH_BASELINES, "optimal"):
         raise ValueError(
             f"baseline={baseline!r} compares episodes of one iteration, and n_episodes=1 leaves none to compare with: "
             "write n_episodes >= 2, or baseline='none' or 'value'"
@@ -107,8 +200,12 @@ def check_loaded_optimizer(optimizer: th.optim.Optimizer) -> None:
         )
 
 
-def check_buffer(buffer_class: type, observation_space: spaces.Space[Any]) -> None:
-    """Refuse a buffer for the other kind of observation."""
+def check_buffer(buffer_class: object, observation_space: spaces.Space[Any]) -> None:
+    """Refuse what is no rollout buffer, and one for the other kind of observation."""
+    if not (isinstance(buffer_class, type) and issubclass(buffer_class, RolloutBuffer)):
+        raise ValueError(
+            f"rollout_buffer_class must be a subclass of sb3_pg.EpisodeRolloutBuffer, or None, got {buffer_class!r}"
+        )
     is_dict = isinstance(observation_space, spaces.Dict)
     if issubclass(buffer_class, EpisodeRolloutBuffer) and issubclass(buffer_class, DictRolloutBuffer) != is_dict:
         fitting = "EpisodeDictRolloutBuffer" if is_dict else "EpisodeRolloutBuffer"
@@ -120,7 +217,7 @@ def check_buffer(buffer_class: type, observation_space: spaces.Space[Any]) -> No
 
 def check_critic(
     has_critic: bool,
-    baseline: str | Callable[..., Any],
+    baseline: object,
     incomplete_episodes: str,
     bootstrap_truncated: bool,
     n_value_updates: int,
@@ -130,7 +227,7 @@ def check_critic(
 
     :param has_critic: whether the policy's class has value parameters
     """
-    if baseline == "value":
+    if isinstance(baseline, str) and baseline == "value":
         if not has_critic:
             raise ValueError(
                 "baseline='value' needs a policy with a critic: write policy='MlpPolicy' (or 'CnnPolicy', "
@@ -178,13 +275,12 @@ def check_importance(
 ) -> None:
     """Refuse importance weights out of range, and options that the level has no use for."""
     check_choice("importance", importance, LEVELS)
-    if max_weight is not None and not max_weight > 0:
-        raise ValueError(f"max_weight must be a number > 0, or None for no limit, got {max_weight}")
-    if not 0 <= defensive_coef < 1:
-        raise ValueError(f"defensive_coef must be a number in [0, 1), got {defensive_coef}")
-    if min_ess is not None and not 0 < min_ess < 1:
-        raise ValueError(f"min_ess must be a fraction between 0 and 1, or None, got {min_ess}")
-    if n_reused_batches != 0:
+    check_positive("max_weight", max_weight, or_none="no limit")
+    if not is_number(defensive_coef) or not 0 <= defensive_coef < 1:
+        raise ValueError(f"defensive_coef must be a number in [0, 1), got {defensive_coef!r}")
+    if min_ess is not None and not (is_number(min_ess) and 0 < min_ess < 1):
+        raise ValueError(f"min_ess must be a fraction between 0 and 1, or None, got {min_ess!r}")
+    if not is_number(n_reused_batches) or n_reused_batches != 0:
         check_positive_int("n_reused_batches", n_reused_batches)
     tamed = {
         f"max_weight={max_weight}": max_weight is not None,
@@ -232,10 +328,9 @@ def check_critic_of_ispg(
 
 def check_trust_region(target_kl: float | None, kl_constraint: str, kl_coef: float) -> None:
     """Refuse a trust region without a radius."""
-    check_choice("kl_constraint", kl_constraint, KL_CONSTRAINTS)
-    if target_kl is not None and not target_kl > 0:
-        raise ValueError(f"target_kl must be a number > 0, or None for no trust region, got {target_kl}")
+    check_choice("kl_constraint", kl_constraint, get_args(KLConstraint))
+    check_positive("target_kl", target_kl, or_none="no trust region")
     if target_kl is None and kl_constraint != "stop":
         raise ValueError(f"kl_constraint={kl_constraint!r} needs a bound: give target_kl (0.01, say)")
-    if not 0 < kl_coef < float("inf"):
-        raise ValueError(f"kl_coef must be a number > 0, got {kl_coef}")
+    if not is_number(kl_coef) or not 0 < kl_coef < float("inf"):
+        raise ValueError(f"kl_coef must be a number > 0, got {kl_coef!r}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
-from functools import partial
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -30,38 +30,35 @@ from sb3_pg.common.arguments import (
     check_estimator,
     check_kwargs,
     check_loaded_optimizer,
+    check_normalization,
     check_numbers,
     check_quota,
     check_saved_optimizers,
+    check_schedules,
+    check_switches,
+    critic_defaults,
+    without_critic,
 )
-from sb3_pg.common.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
-from sb3_pg.common.collection import EpisodeCollector
-from sb3_pg.common.distributed import all_sum
-from sb3_pg.common.minibatches import whole_batch
-from sb3_pg.common.policies import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
-from sb3_pg.common.scores import batch_snr, optimal_baseline
-from sb3_pg.common.type_aliases import CACHE_ROWS, Baseline, EpisodeBatch, IncompleteEpisodes, Returns
-from sb3_pg.common.updates import (
-    MAX_CARRIED_WEIGHT,
-    Losses,
-    Objective,
-    accumulate_gradient,
-    batch_statistics,
-    carried_weights,
-    fit_critic,
-    guarded_clip,
-    logged_losses,
-    mean_episode_length,
-    score_weights,
-    separate_critic,
-    weight_statistics,
-)
-from sb3_pg.estimators import LossReduction, loss_divisor, score_function_surrogate
+from sb3_pg.data.batch import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.data.distributed import all_sum, mean_and_std, shift_and_scale
+from sb3_pg.data.minibatches import CACHE_ROWS, Minibatch
+from sb3_pg.estimators import LossReduction, discount_factors, loss_divisor
+from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
+from sb3_pg.rollout.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
+from sb3_pg.rollout.collector import EpisodeCollector
+from sb3_pg.rollout.credit import advantages_of, baseline_of, returns_of, value_targets_of
+from sb3_pg.update.critic import ValueLoss, fit_critic, separate_critic
+from sb3_pg.update.episode_gradients import batch_snr, optimal_baseline
+from sb3_pg.update.gradient import Losses, Objective, PolicyLoss, accumulate_gradient
+from sb3_pg.update.statistics import mean_episode_length, value_explained_variance, weight_statistics
+from sb3_pg.update.weighting import MAX_CARRIED_WEIGHT, carried_weights
 
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
 
 #: Share of the newest batch in the running mean of episode lengths.
 LENGTH_UPDATE = 0.1
+#: Iterations in a row without an episode to learn from that are worth a word, once there has been one.
+MAX_WAIT = 10
 
 
 class PolicyGradientAlgorithm(EpisodeCollector):
@@ -79,21 +76,24 @@ class PolicyGradientAlgorithm(EpisodeCollector):
     :param max_grad_norm: largest norm of a gradient; None for no limit
     :param use_sde: generalised state-dependent exploration, for Box actions
     :param sde_sample_freq: steps between new noise matrices, -1 for once a rollout
-    :param rollout_buffer_class: a subclass of :class:`~sb3_pg.common.buffers.EpisodeRolloutBuffer`
+    :param rollout_buffer_class: a subclass of :class:`~sb3_pg.rollout.buffers.EpisodeRolloutBuffer`
     :param rollout_buffer_kwargs: what it takes beyond SB3's arguments and this class's own, such as ``cut_length``
     :param normalize_advantage: shift and scale the advantages of a batch to mean 0 and deviation 1. Dividing keeps
-        the gradient's direction; the shift is one more baseline, computed on the batch it is used on.
+        the gradient's direction; the shift is one more baseline, computed on the batch it is used on. A single row
+        stays as it is, as in SB3's PPO.
     :param n_episodes: whole episodes per iteration, an equal quota for each environment (so ``n_envs`` must divide
         it). An environment that has played its quota waits: it is stepped on with the others, since a VecEnv
-        knows no other way, and these steps count in ``num_timesteps`` but are not used. Each iteration then begins
-        with a reset. None: every episode that ends within ``n_steps``.
+        knows no other way, and these steps count in ``num_timesteps`` but are not used. Each quota then begins
+        with a reset. An episode that ``n_steps`` cuts goes on in the next iteration, whatever ``incomplete_episodes``
+        says, and there is no update before the quota is filled. None: every episode that ends within ``n_steps``.
     :param returns: ``"reward_to_go"``, ``"total"`` or ``"gae"``: what a step is credited with
     :param baseline: what is subtracted from it: ``"none"``, ``"batch_mean"``, ``"time_mean"``, ``"leave_one_out"``,
-        ``"time_leave_one_out"``, ``"optimal"`` (one backward pass an episode), ``"value"`` (a learned critic), or a
-        callable from an :class:`~sb3_pg.common.type_aliases.EpisodeBatch` to ``(n_rows,)`` values
+        ``"time_leave_one_out"``, ``"optimal"`` (two backward passes an episode), ``"value"`` (a learned critic), a
+        number, or a callable from a :class:`~sb3_pg.data.batch.ReturnsBatch` to ``(n_rows,)`` values or to one for all
     :param discount_gradient: weight step t by gamma^t. With gamma < 1 only then is the estimate the gradient of the
         discounted return from the start; without it, as is usual, it is the gradient of no objective, but learns
-        late steps as eagerly as early ones (Thomas 2014; Nota & Thomas 2020).
+        late steps as eagerly as early ones (Thomas 2014; Nota & Thomas 2020). Not for ``returns="total"``, which is
+        discounted from the start already, and whose gradient is that of the discounted return as it is.
     :param loss_reduction: what the sum over all steps is divided by. ``"episode"``: the number of episodes, the
         policy gradient itself. ``"step"``: the number of steps, SB3's habit; where episode lengths vary its
         expected direction is not that of the gradient. ``"mean_length"``: the number of episodes times
@@ -110,7 +110,8 @@ class PolicyGradientAlgorithm(EpisodeCollector):
     :param value_learning_rate: its learning rate (or schedule); None: one joint loss and optimizer, as in A2C
     :param micro_batch_size: rows per backward pass; the gradient of the batch is accumulated. (Batch normalisation sees
         each piece alone.) None: on the CPU 4,096, which its cache holds, without batch normalisation; else all at once.
-    :param log_gradient_variance: log ``train/gradient_snr``, at the price of a backward pass an episode
+    :param log_gradient_variance: log ``train/gradient_snr``, at the price of a backward pass an episode; of the
+        episodes of a batch, or where some were cut, of the environments, whose parts of the gradient are independent
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -143,13 +144,13 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         rollout_buffer_kwargs: dict[str, Any] | None,
         normalize_advantage: bool,
         n_episodes: int | None,
-        returns: Returns,
-        baseline: str | Baseline,
+        returns: Returns | None,
+        baseline: str | float | Baseline,
         discount_gradient: bool,
         loss_reduction: LossReduction,
-        incomplete_episodes: IncompleteEpisodes,
-        bootstrap_truncated: bool,
-        n_value_updates: int,
+        incomplete_episodes: IncompleteEpisodes | None,
+        bootstrap_truncated: bool | None,
+        n_value_updates: int | None,
         value_learning_rate: float | Schedule | None,
         micro_batch_size: int | None,
         log_gradient_variance: bool,
@@ -159,7 +160,6 @@ class PolicyGradientAlgorithm(EpisodeCollector):
     ):
         # Before SB3's constructor, which asks for the policy's class, and that depends on the baseline.
         self.baseline = baseline
-        self.returns = returns
         check_kwargs(policy_kwargs=kwargs.get("policy_kwargs"))
         super().__init__(
             policy,
@@ -182,18 +182,21 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         self.normalize_advantage = normalize_advantage
         self.n_episodes = n_episodes
         self.discount_gradient = discount_gradient
-        self.loss_reduction = loss_reduction
-        self.incomplete_episodes = incomplete_episodes
-        self.bootstrap_truncated = bootstrap_truncated
-        self.n_value_updates = n_value_updates
-        self.value_learning_rate = value_learning_rate
+        self.loss_reduction: LossReduction = loss_reduction
+        self.value_learning_rate = value_learning_rate if self.uses_critic else without_critic(value_learning_rate)
+        defaults = critic_defaults(self.uses_critic, self.value_learning_rate is not None)
+        self.returns: Returns = defaults.returns if returns is None else returns
+        self.incomplete_episodes: IncompleteEpisodes = incomplete_episodes or defaults.incomplete_episodes
+        self.bootstrap_truncated = defaults.bootstrap_truncated if bootstrap_truncated is None else bootstrap_truncated
+        self.n_value_updates = defaults.n_value_updates if n_value_updates is None else n_value_updates
         self.micro_batch_size = micro_batch_size
         self.log_gradient_variance = log_gradient_variance
         if env is not None:
             check_quota(n_episodes, self.n_envs)
         self.value_optimizer: th.optim.Optimizer | None = None
+        self._separated: list[object] = []
         self._mean_length: float | None = None
-        self._warned: set[str] = set()
+        self._iterations_without_update = 0
         if _init_setup_model:
             self._setup_model()
 
@@ -206,6 +209,9 @@ class PolicyGradientAlgorithm(EpisodeCollector):
     # --- setting up ------------------------------------------------------------------------------------------------
 
     def _setup_model(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # a number is a number
+                setattr(self, name, value.item())
         self._check_arguments()
         if self.rollout_buffer_class is None:
             is_dict = isinstance(self.observation_space, spaces.Dict)
@@ -220,13 +226,14 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         self.rollout_buffer_kwargs = user_kwargs | own
         super()._setup_model()
         self.rollout_buffer_kwargs = user_kwargs
-        self.ent_coef_schedule = FloatSchedule(self.ent_coef)
         if self.value_learning_rate is not None:
             self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
-            self.value_optimizer = separate_critic(self.policy, self.lr_schedule(1), self.value_lr_schedule(1))
+            self._separate_critic()
 
     def _check_arguments(self) -> None:
-        """Refuse arguments that are wrong, alone or together. Here, since a loaded model has its own by now."""
+        """Refuse arguments that are wrong, alone or together. A loaded model has its own when this is called."""
+        if getattr(self, "observation_space", None) is None:
+            raise ValueError("env must be an environment or its id, got None: only load() does without one")
         check_numbers(
             self.n_steps,
             self.gamma,
@@ -234,11 +241,27 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             self.max_grad_norm,
             self.n_value_updates,
             self.micro_batch_size,
+            self.vf_coef,
+        )
+        check_schedules(
+            learning_rate=self.learning_rate, ent_coef=self.ent_coef, value_learning_rate=self.value_learning_rate
+        )
+        check_switches(
+            normalize_advantage=self.normalize_advantage,
+            discount_gradient=self.discount_gradient,
+            bootstrap_truncated=self.bootstrap_truncated,
+            log_gradient_variance=self.log_gradient_variance,
         )
         check_estimator(
-            self.returns, self.supported_returns, self.baseline, self.loss_reduction, self.incomplete_episodes
+            self.returns,
+            self.supported_returns,
+            self.baseline,
+            self.loss_reduction,
+            self.incomplete_episodes,
+            self.discount_gradient,
         )
         check_episodes(self.n_episodes, self.baseline)
+        check_normalization(self.normalize_advantage, self.incomplete_episodes, self.n_steps, self.n_envs)
         check_kwargs(rollout_buffer_kwargs=self.rollout_buffer_kwargs)
         policy_class: object = self.policy_class
         if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):
@@ -257,23 +280,35 @@ class PolicyGradientAlgorithm(EpisodeCollector):
 
     def _buffer_arguments(self) -> dict[str, Any]:
         """What an episode buffer has to know of this algorithm's arguments; nothing for a foreign class."""
-        if not issubclass(self.rollout_buffer_class or EpisodeRolloutBuffer, EpisodeRolloutBuffer):
+        buffer_class: object = self.rollout_buffer_class or EpisodeRolloutBuffer
+        if not (isinstance(buffer_class, type) and issubclass(buffer_class, EpisodeRolloutBuffer)):
             return {}
-        baseline = partial(_optimal_baseline, self) if self.baseline == "optimal" else self.baseline
         return {
             "returns": self.returns,
-            "baseline": baseline,
+            # The optimal one is known when the policy's scores are: until then the buffer shows plain returns
+            "baseline": "none" if self.baseline == "optimal" else self.baseline,
             "incomplete_episodes": self.incomplete_episodes,
             # A model may be loaded onto any number of environments to predict: learn() checks that it is a share
             "episodes_per_env": None if self.n_episodes is None else max(1, self.n_episodes // self.n_envs),
         }
+
+    def _separate_critic(self) -> None:
+        """Give the critic an optimizer of its own; again when another policy, optimizer or layer is in place."""
+        parts = [self.policy, self.policy.optimizer, *self.policy.parameters()]
+        if len(parts) == len(self._separated) and all(map(operator.is_, parts, self._separated)):
+            return
+        progress = self._current_progress_remaining
+        self.value_optimizer = separate_critic(
+            self.policy, self.lr_schedule(progress), self.value_lr_schedule(progress)
+        )
+        self._separated = [self.policy, self.policy.optimizer, *self.policy.parameters()]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
         return state_dicts + (["value_optimizer"] if self.value_learning_rate is not None else []), variables
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "value_optimizer"]
+        return [*super()._excluded_save_params(), "value_optimizer", "_separated"]
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if not isinstance(self.rollout_buffer, EpisodeRolloutBuffer):
@@ -328,36 +363,66 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         # The last rollout may go past the end: a schedule that falls to 0 would go on falling, and the update uphill
         super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
-    # --- learning --------------------------------------------------------------------------------------------------
+    # --- learning: what every train() is made of, in the order of use -----------------------------------------------
 
-    def _no_episode(self) -> None:
-        """Say, once, that this iteration has nothing to learn from, and what to change."""
-        self._record({})
-        if self.incomplete_episodes == "drop":
-            self._warn_once(
-                f"No episode began and ended within n_steps={self.n_steps}, so this iteration makes no update: "
-                "incomplete_episodes='drop' uses no other. Raise n_steps, or write incomplete_episodes='carry'."
-            )
-        elif self.n_episodes is None:
-            self._warn_once(
-                f"No episode ended within n_steps={self.n_steps}, so this iteration makes no update. Raise n_steps, "
-                "limit the length of episodes (gymnasium.wrappers.TimeLimit), or learn from unfinished episodes with "
-                "incomplete_episodes='truncate', or 'bootstrap' and baseline='value'."
-            )
+    def _begin_update(self) -> EpisodeBatch | None:
+        """Set the learning rates; then the episodes to learn from, None and a word of it where there are none."""
+        if self.value_optimizer is not None:
+            self._separate_critic()
+            update_learning_rate(self.value_optimizer, self._now(self.value_lr_schedule))
+        self._update_learning_rate(self.policy.optimizer)
+        batch = self.rollout_buffer.batch
+        if batch is None:
+            self._no_episode()
         else:
-            self._warn_once(
-                f"n_steps={self.n_steps} ended before each environment had played its share of "
-                f"n_episodes={self.n_episodes}, so this iteration makes no update; the episodes so far are kept. "
-                "Raise n_steps or lower n_episodes."
-            )
+            self._iterations_without_update = 0
+        return batch
 
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            warnings.warn(message, UserWarning, stacklevel=6)  # the line that calls learn()
+    def _now(self, schedule: float | Schedule) -> float:
+        """What a number or a schedule says at the progress made; read anew each time, since a callback may set it."""
+        return FloatSchedule(schedule)(self._current_progress_remaining)
 
-    def _loss_divisor(self, batch: EpisodeBatch, sample: EpisodeBatch | None = None) -> th.Tensor:
-        """What the sum of the loss over rows is divided by. Call it once a batch: it keeps the running length.
+    def _returns(self, batch: EpisodeBatch) -> th.Tensor:
+        """``(n_rows,)`` what each step earned."""
+        return returns_of(batch, self.returns, self.rollout_buffer.gamma, self.rollout_buffer.gae_lambda)
+
+    def _value_targets(self, batch: EpisodeBatch, returns: th.Tensor) -> th.Tensor:
+        """``(n_rows,)`` what a critic should have said."""
+        return value_targets_of(batch, returns, self.returns, self.rollout_buffer.gamma)
+
+    def _baseline(self, batch: EpisodeBatch, returns: th.Tensor) -> th.Tensor:
+        """``(n_rows,)`` what is subtracted from the returns."""
+        if isinstance(self.baseline, str) and self.baseline == "optimal":
+            return optimal_baseline(self.policy, batch, *self._optimal_weights(batch, returns))
+        return baseline_of(batch, returns, self.baseline)
+
+    def _optimal_weights(self, batch: EpisodeBatch, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """``(n_rows,)`` what a score is multiplied by without a baseline, and what with a baseline alone."""
+        weights = self._ratios(batch) * self._discounts(batch)
+        return weights * returns, weights
+
+    def _advantages(self, batch: EpisodeBatch, returns: th.Tensor, baseline: th.Tensor) -> th.Tensor:
+        """``(n_rows,)`` returns less baseline, as a callback left them."""
+        return advantages_of(batch, returns, baseline)
+
+    def _normalized(self, advantages: th.Tensor) -> th.Tensor:
+        """``(n_rows,)`` shifted and scaled, if asked for."""
+        if not self.normalize_advantage:
+            return advantages
+        shift, scale = shift_and_scale(advantages)
+        return (advantages - shift) / scale
+
+    def _ratios(self, batch: EpisodeBatch) -> th.Tensor:
+        """``(n_rows,)`` pi(a|s) / pi_behaviour(a|s): 1 but for the steps that an earlier policy sampled."""
+        return carried_weights(self.policy, batch, self._rows_per_pass)
+
+    def _discounts(self, batch: EpisodeBatch) -> th.Tensor:
+        """``(n_rows,)`` gamma^t, or 1 without ``discount_gradient``."""
+        gamma = self.rollout_buffer.gamma if self.discount_gradient else 1.0
+        return discount_factors(batch.episodes, gamma, batch.rewards.dtype)
+
+    def _divisor(self, batch: EpisodeBatch, sample: EpisodeBatch | None = None) -> th.Tensor:
+        """What the sum of the loss over rows is divided by. Once a batch, whose mean length is remembered.
 
         :param sample: what the loss is of, if that is more than the batch
         """
@@ -366,27 +431,22 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         self._mean_length = past + LENGTH_UPDATE * (length - past)
         return loss_divisor((sample or batch).episodes, self.loss_reduction, past, all_sum)
 
-    def _score_weights(self, batch: EpisodeBatch) -> tuple[th.Tensor, dict[str, float]]:
-        """``(n_rows,)`` what the score of each step is multiplied by, and what is logged of the batch."""
-        importance = carried_weights(self.policy, batch, self._rows_per_pass)
-        discount = self.gamma if self.discount_gradient else None
-        weights = score_weights(batch, importance, self.normalize_advantage, discount)
-        statistics = batch_statistics(batch, self.uses_critic)
-        statistics |= weight_statistics(importance, importance >= MAX_CARRIED_WEIGHT)
-        if self.log_gradient_variance:
-            statistics["gradient_snr"] = batch_snr(self.policy, batch, weights)
-        return weights, statistics
-
-    def _score_function_gradient(self, batch: EpisodeBatch, weights: th.Tensor) -> Losses:
-        """Gradient of the loss, into the parameters' ``.grad``: the scores, the entropy bonus, a joint critic."""
-        divisor = self._loss_divisor(batch)
-
-        def policy_loss(log_prob: th.Tensor, rows: slice) -> th.Tensor:
-            return -score_function_surrogate(log_prob, weights[rows], divisor)
-
+    def _gradient(
+        self,
+        batch: EpisodeBatch,
+        part: Minibatch,
+        policy_loss: PolicyLoss,
+        divisor: th.Tensor,
+        value_loss: ValueLoss,
+        penalty: Callable[[slice | th.Tensor], th.Tensor] | None = None,
+    ) -> Losses:
+        """The gradient of the loss, into the parameters' ``.grad``: the policy's, the entropy's, a joint critic's."""
         self.policy.optimizer.zero_grad()
-        objective = Objective(policy_loss, divisor, self._ent_coef_now, self._joint_vf_coef)
-        return accumulate_gradient(self.policy, batch, whole_batch(batch), objective, self._rows_per_pass)
+        is_joint = self.uses_critic and self.value_optimizer is None
+        objective = Objective(
+            policy_loss, divisor, self._now(self.ent_coef), self.vf_coef, value_loss if is_joint else None, penalty
+        )
+        return accumulate_gradient(self.policy, batch, part, objective, self._rows_per_pass)
 
     @property
     def _rows_per_pass(self) -> int | None:
@@ -397,36 +457,43 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         normalizes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.policy.modules())
         return None if normalizes else CACHE_ROWS
 
-    @property
-    def _ent_coef_now(self) -> float:
-        return self.ent_coef_schedule(self._current_progress_remaining)
+    def _fit_critic(self, batch: EpisodeBatch, value_loss: ValueLoss) -> dict[str, float]:
+        """The steps of the critic's own optimizer, if it has one; returns the loss before the last of them."""
+        if self.value_optimizer is None:
+            return {}
+        args = (self.n_value_updates, self._rows_per_pass, self.max_grad_norm)
+        return {"value_loss": fit_critic(self.policy, self.value_optimizer, batch, value_loss, *args)}
 
-    @property
-    def _joint_vf_coef(self) -> float | None:
-        """The critic's weight in the loss; None where it is no part of it."""
-        return self.vf_coef if self.uses_critic and self.value_optimizer is None else None
+    # --- logging ---------------------------------------------------------------------------------------------------
 
-    def _apply_gradient(self, batch: EpisodeBatch, losses: Losses, statistics: dict[str, float]) -> None:
-        """Clip the gradient, fit the critic, step, log."""
-        grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
-        own = logged_losses([losses])
-        if self.value_optimizer is not None:
-            own["value_loss"] = self._fit_critic(batch)
-        self.policy.optimizer.step()  # last, so that a critic's loss that is not finite finds the actor unchanged
-        self._n_updates += 1
-        self._record(statistics | own | {"grad_norm": grad_norm})
+    def _batch_statistics(self, batch: EpisodeBatch, advantages: th.Tensor) -> dict[str, float]:
+        """What is logged of a batch before the policy changes.
 
-    def _fit_critic(self, batch: EpisodeBatch, clip_range_vf: float | None = None) -> float:
-        """The steps of the critic's own optimizer; returns the loss before the last of them."""
-        return fit_critic(
-            self.policy,
-            self.value_optimizer,  # type: ignore[arg-type]  # None only without such an optimizer
-            batch,
-            self.n_value_updates,
-            self._rows_per_pass,
-            self.max_grad_norm,
-            clip_range_vf,
-        )
+        :param advantages: ``(n_rows,)`` before they are normalised
+        """
+        statistics = {"advantage_std": mean_and_std(advantages)[1].item()}
+        if self.uses_critic:
+            statistics["explained_variance"] = value_explained_variance(batch, self.rollout_buffer.gamma)
+        return statistics
+
+    def _signal_to_noise(self, batch: EpisodeBatch, weights: th.Tensor) -> dict[str, float]:
+        """The signal-to-noise ratio of the gradient, if it is to be logged.
+
+        :param weights: ``(n_rows,)`` what the score of each step is multiplied by
+        """
+        if not self.log_gradient_variance:
+            return {}
+        snr = batch_snr(self.policy, batch, weights)
+        if math.isnan(snr):
+            self._warn_once(
+                "train/gradient_snr is nan where a batch has fewer than two independent parts (episodes, or where some "
+                "are cut, environments), or no gradient: raise n_steps, n_episodes or the number of environments."
+            )
+        return {"gradient_snr": snr}
+
+    def _ratio_statistics(self, ratios: th.Tensor) -> dict[str, float]:
+        """What is logged of the weights of carried steps."""
+        return weight_statistics(ratios, ratios >= MAX_CARRIED_WEIGHT)
 
     @property
     def _logged(self) -> list[str]:
@@ -444,13 +511,27 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def _update_schedules(self) -> None:
-        """Set the learning rates for the progress made."""
-        self._update_learning_rate(self.policy.optimizer)
-        if self.value_optimizer is not None:
-            update_learning_rate(self.value_optimizer, self.value_lr_schedule(self._current_progress_remaining))
-
-
-def _optimal_baseline(algorithm: PolicyGradientAlgorithm, batch: EpisodeBatch) -> th.Tensor:
-    """The optimal constant under the algorithm's policy of the moment."""
-    return optimal_baseline(algorithm.policy, batch)
+    def _no_episode(self) -> None:
+        """Log that this iteration has nothing to learn from; where that may go on, say what to change."""
+        self._record({})
+        self._iterations_without_update += 1
+        waits = self.incomplete_episodes == "carry" or self.n_episodes is not None
+        if waits and self._n_updates > 0 and self._iterations_without_update < MAX_WAIT:
+            return  # a long episode, which is used when it ends
+        if self.n_episodes is not None:
+            self._warn_once(
+                f"n_steps={self.n_steps} ended before each environment had played its share of "
+                f"n_episodes={self.n_episodes}, so this iteration makes no update; the episodes so far are kept. "
+                "Raise n_steps or lower n_episodes."
+            )
+        elif self.incomplete_episodes == "drop":
+            self._warn_once(
+                f"No episode began and ended within n_steps={self.n_steps}, so this iteration makes no update: "
+                "incomplete_episodes='drop' uses no other. Raise n_steps, or write incomplete_episodes='carry'."
+            )
+        else:
+            self._warn_once(
+                f"No episode ended within n_steps={self.n_steps}, so this iteration makes no update. Raise n_steps, "
+                "limit the length of episodes (gymnasium.wrappers.TimeLimit), or learn from unfinished episodes with "
+                "incomplete_episodes='truncate', or 'bootstrap' and baseline='value'."
+            )

@@ -1,7 +1,7 @@
 """Baselines: what is subtracted from a return to lower the variance of the gradient.
 
-Every function takes the returns of a batch, ``(n_rows,)`` as :mod:`sb3_pg.estimators.returns` makes them, and gives
-the baseline of each row, ``(n_rows,)``. The return of an episode, G_i, is the one at its first row.
+Every function but the last takes the returns of a batch, ``(n_rows,)`` as :mod:`sb3_pg.estimators.returns` makes them,
+and gives the baseline of each row, ``(n_rows,)``. The return of an episode, G_i, is the one at its first row.
 
 ``all_sum`` adds a tensor up over the workers of a data-parallel run; the default is a run of one.
 """
@@ -76,24 +76,23 @@ def time_leave_one_out(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllS
     return th.where(others > 0, (total[episodes.step] - returns) / others.clamp(min=1), 0.0)
 
 
-def optimal_constant(
-    returns: th.Tensor, episodes: EpisodeIndex, score_sq_norms: th.Tensor, all_sum: AllSum = alone
-) -> th.Tensor:
-    """b = sum_i |S_i|^2 G_i / sum_i |S_i|^2, the constant that minimises the variance of S_i (G_i - b).
+def optimal_constant(dots: th.Tensor, score_sq_norms: th.Tensor, all_sum: AllSum = alone) -> th.Tensor:
+    """b = sum_i <R_i, S_i> / sum_i |S_i|^2, the constant that minimises the variance of the estimate R_i - b S_i.
 
-    Greensmith, Bartlett & Baxter 2004, "Variance reduction techniques for gradient estimates in reinforcement
-    learning". S_i is the sum of the scores of episode i. Estimated on the batch it is used on, hence biased by
-    O(1/N), mostly towards a smaller gradient. 0 where every score vanishes.
+    S_i = sum_t w[i,t] s[i,t] and R_i = sum_t w[i,t] s[i,t] G[i,t], with the scores s of an episode's steps, the returns
+    G in use and everything else that multiplies a score, w (gamma^t, importance weights). With total returns, R_i is
+    S_i G_i, and this is the constant of Greensmith, Bartlett & Baxter 2004, "Variance reduction techniques for gradient
+    estimates in reinforcement learning"; with rewards to go theirs is not optimal. Estimated on the batch that it is
+    used on, hence biased by O(1/N), mostly towards a smaller gradient.
 
-    :param returns: ``(n_rows,)``
+    :param dots: ``(n_episodes,)`` <R_i, S_i>
     :param score_sq_norms: ``(n_episodes,)`` |S_i|^2
-    :return: ``(n_rows,)``
+    :return: scalar; 0 where every score vanishes
     """
-    check_rows("returns", returns, episodes.n_rows)
-    check_rows("score_sq_norms", score_sq_norms, episodes.n_episodes)
-    weighted = all_sum((score_sq_norms * returns[episodes.first_row]).sum())
-    norm = all_sum(score_sq_norms.sum())
-    return th.where(norm > 0, weighted / norm, 0.0).to(returns.dtype).expand(episodes.n_rows)
+    check_rows("score_sq_norms", score_sq_norms, len(score_sq_norms))
+    check_rows("dots", dots, len(score_sq_norms))
+    weighted, norm = all_sum(dots.sum()), all_sum(score_sq_norms.sum())
+    return th.where(norm > 0, weighted / norm, 0.0)
 
 
 #: The baselines that need nothing but the returns of the batch, by the name that the algorithms' ``baseline`` takes.

@@ -7,7 +7,7 @@ log ratio of each step -> :func:`path_log_ratio` -> less :func:`log_mixture` -> 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch as th
 
@@ -24,7 +24,7 @@ Importance = Literal["timestep", "per_decision", "trajectory", "none"]
 #: The levels whose weights are products over an episode, and need the whole of it.
 EPISODE_LEVELS = ("per_decision", "trajectory")
 #: All levels, by the name that ``importance`` takes.
-LEVELS = ("timestep", *EPISODE_LEVELS, "none")
+LEVELS = get_args(Importance)
 
 
 def log_ratio(log_prob: th.Tensor, behaviour_log_prob: th.Tensor) -> th.Tensor:
@@ -172,7 +172,8 @@ def effective_sample_size(weights: th.Tensor, all_sum: AllSum = alone) -> th.Ten
     """
     total, n = all_sum(weights.sum()), all_sum(weights.new_tensor(float(weights.numel())))
     shares = weights / total  # whose squares neither overflow nor vanish
-    return th.where(total > 0, 1 / (n * all_sum((shares**2).sum())), 0.0)
+    fraction = 1 / (n * all_sum((shares**2).sum()))
+    return th.where(total > 0, fraction.clamp(max=1), 0.0)  # rounding could take it a little above 1
 
 
 def kl_estimate(log_ratios: th.Tensor) -> th.Tensor:

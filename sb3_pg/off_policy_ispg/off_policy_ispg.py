@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch as th
@@ -14,26 +16,19 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_pg.common.arguments import check_critic_of_ispg, check_epochs, check_importance, check_trust_region
-from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.distributed import all_sum
-from sb3_pg.common.history import BatchHistory, load_history, save_history
-from sb3_pg.common.kl import Divergence, frozen_copy
-from sb3_pg.common.minibatches import Minibatch, minibatches, whole_batch
-from sb3_pg.common.passes import evaluate
-from sb3_pg.common.scores import batch_snr
-from sb3_pg.common.trust_region import KLConstraint, TrustRegion
-from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
-from sb3_pg.common.updates import (
-    MAX_CARRIED_WEIGHT,
-    Objective,
-    accumulate_gradient,
-    batch_statistics,
-    current_log_prob,
-    guarded_clip,
-    weight_statistics,
+from sb3_pg.common.arguments import (
+    VALUE_LEARNING_RATE,
+    check_critic_of_ispg,
+    check_epochs,
+    check_importance,
+    check_switches,
+    check_trust_region,
 )
-from sb3_pg.common.weighting import Weighting
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.data.checks import is_number
+from sb3_pg.data.distributed import all_sum
+from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
 from sb3_pg.estimators import (
     Importance,
     LossReduction,
@@ -43,7 +38,16 @@ from sb3_pg.estimators import (
     overflow_limit,
     score_function_surrogate,
 )
-from sb3_pg.off_policy_ispg.update import Step, Update, mean_of
+from sb3_pg.off_policy_ispg.update import ScoreWeights, Step, Update, mean_of
+from sb3_pg.policies.divergence import Divergence
+from sb3_pg.policies.parameters import own_parameters_of_critic
+from sb3_pg.policies.passes import all_log_probs
+from sb3_pg.update.critic import ValueLoss
+from sb3_pg.update.guard import guarded_clip
+from sb3_pg.update.history import BatchHistory, load_history, save_history
+from sb3_pg.update.statistics import weight_statistics
+from sb3_pg.update.trust_region import KLConstraint, TrustRegion
+from sb3_pg.update.weighting import MAX_CARRIED_WEIGHT, WeightedSample, Weighting, current_log_prob
 
 
 class OffPolicyISPG(PolicyGradientAlgorithm):
@@ -69,11 +73,15 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     :param clip_range_vf: most that the critic's loss sees of a value's move in an update (or a schedule), as in SB3's
         PPO; None for all of it
     :param normalize_advantage: over the rows of each gradient step, as in SB3's PPO
+    :param returns, baseline, incomplete_episodes, bootstrap_truncated, n_value_updates: as in
+        :class:`~sb3_pg.VanillaPG`; anything but ``baseline="value"`` takes the critic away, and with it the defaults
+        that need one
     :param target_kl: KL(old || new) that an update should not pass, over the states of this rollout; None for no bound
     :param kl_constraint: what keeps it: ``"stop"`` takes no further step at 1.5 times the bound (as SB3's PPO, but by
         the KL in closed form, and over the rows of the step); ``"backtrack"`` undoes a step that would pass the bound
-        and halves it until it does not, so that the bound holds after every update (of the parameters: the running
-        statistics of a batch normalisation move with every forward pass); ``"penalty"`` adds ``kl_coef`` *
+        and halves it until it does not, so that the bound holds after every update (of the actor's parameters; the
+        critic's own take their whole step, and the running statistics of a batch normalisation move with every forward
+        pass); ``"penalty"`` adds ``kl_coef`` *
         KL to the loss, and doubles or halves ``kl_coef`` after an update that came out far from the bound
     :param kl_coef: the penalty's first coefficient
     :param importance: ``"timestep"``, ``"per_decision"``, ``"trajectory"`` or ``"none"``; carried steps are weighted by
@@ -118,14 +126,14 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         min_ess: float | None = None,
         n_reused_batches: int = 0,
         n_episodes: int | None = None,
-        returns: Returns = "gae",
-        baseline: str | Baseline = "value",
+        returns: Returns | None = None,
+        baseline: str | float | Baseline = "value",
         discount_gradient: bool = False,
         loss_reduction: LossReduction = "step",
-        incomplete_episodes: IncompleteEpisodes = "bootstrap",
-        bootstrap_truncated: bool = True,
-        n_value_updates: int = 10,
-        value_learning_rate: float | Schedule | None = 3e-3,
+        incomplete_episodes: IncompleteEpisodes | None = None,
+        bootstrap_truncated: bool | None = None,
+        n_value_updates: int | None = None,
+        value_learning_rate: float | Schedule | None = VALUE_LEARNING_RATE,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
         stats_window_size: int = 100,
@@ -185,7 +193,6 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         self.n_reused_batches = n_reused_batches
         #: The batches that are used again.
         self.replay_buffer = BatchHistory(0)
-        self._frozen: ActorCriticPolicy | None = None
         if _init_setup_model:
             self._setup_model()
 
@@ -194,7 +201,6 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     def _setup_model(self) -> None:
         super()._setup_model()
         self.replay_buffer = BatchHistory(self.n_reused_batches)
-        self._frozen = None
         # Schedules from here on, as in SB3's PPO, whose users and callbacks look for them there
         self.clip_range = None if self.clip_range is None else FloatSchedule(self.clip_range)
         self.clip_range_vf = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
@@ -202,12 +208,13 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     def _check_arguments(self) -> None:
         super()._check_arguments()
         check_epochs(self.n_epochs, self.batch_size, self.normalize_advantage)
+        check_switches(self_normalize=self.self_normalize)
         # The RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
         is_unused = callable(self.clip_range) and self.clip_range(1.0) == 0
         for name in ("clip_range", "clip_range_vf"):
             value = getattr(self, name)
-            if not (value is None or callable(value) or value > 0):
-                raise ValueError(f"{name} must be a number > 0, a schedule, or None for no clipping, got {value}")
+            if not (value is None or callable(value) or (is_number(value) and value > 0)):
+                raise ValueError(f"{name} must be a number > 0, a schedule, or None for no clipping, got {value!r}")
         check_importance(
             self.importance,
             self.returns,
@@ -223,7 +230,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         check_trust_region(self.target_kl, self.kl_constraint, self.kl_coef)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "replay_buffer", "_frozen"]
+        return [*super()._excluded_save_params(), "replay_buffer"]
 
     def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
         """Write the batches that are used again to a file: a model saved with it goes on as if it had never stopped.
@@ -244,134 +251,128 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
 
     def train(self) -> None:
         """Up to ``n_epochs`` passes over the rollout and the batches kept; none if there is nothing to learn from."""
-        self._update_schedules()
-        batch = self.rollout_buffer.batch
+        batch = self._begin_update()
         if batch is None:
-            self._no_episode()
             return
-        update = self._begin_update(batch)
-        statistics = self._statistics_before(update, batch)
-        self.policy.set_training_mode(True)
-        steps: list[Step] = []
-        n_epochs = 0
-        for epoch in range(1, self.n_epochs + 1):
-            for part in minibatches(update.sample.batch, self.batch_size, update.weighting.whole_episodes):
-                known = self._known_log_prob(update, part)
-                if steps and self._has_gone_far(update, part, known):
-                    break
-                steps.append(self._gradient(update, part, known))
-                n_epochs = epoch
-                if len(steps) == 1 and self.value_optimizer is not None:
-                    # Before the actor's first step: a critic's loss that is not finite finds the actor unchanged
-                    statistics["value_loss"] = self._fit_critic(batch, self._now(self.clip_range_vf))
-                if not update.region.step(self.policy.optimizer):
-                    break
-            else:
-                continue
-            break  # the policy has gone far enough
-        self._n_updates += n_epochs
-        self._end_update(update, mean_of(steps) | statistics | {"epochs": n_epochs})
+        returns = self._returns(batch)
+        advantages = self._advantages(batch, returns, self._baseline(batch, returns))
+        credit = Credit(returns, advantages, self._value_targets(batch, returns))
+        update = self._begin(batch, credit)
+        clip_range, clip_range_vf = self._clip_range(self.clip_range), self._clip_range(self.clip_range_vf)
+        value_loss = ValueLoss(credit.value_targets, batch.values, clip_range_vf)
 
-    def _begin_update(self, batch: EpisodeBatch) -> Update:
-        """Freeze the policy as it is, and join the past batches with the newest."""
-        if self._frozen is None:
-            self._frozen = frozen_copy(self.policy)
-        else:
-            self._frozen.load_state_dict(self.policy.state_dict())
-        weighting = Weighting(
+        def policy_loss(weights: ScoreWeights, log_prob: th.Tensor, rows: slice) -> th.Tensor:
+            if clip_range is None:
+                return -score_function_surrogate(log_prob, weights.at(rows, log_prob), weights.divisor)
+            ratios = log_ratio(log_prob, weights.first_log_prob[rows])
+            return -clipped_surrogate(ratios, weights.at_first[rows], clip_range, weights.divisor)
+
+        statistics, steps = self._statistics_before(update, batch, advantages), list[Step]()
+        self.policy.set_training_mode(True)
+        for part, known in self._parts(update):
+            weights = ScoreWeights(update, part, known)
+            loss, penalty = partial(policy_loss, weights), update.region.penalty
+            losses = self._gradient(update.sample.batch, part, loss, weights.divisor, value_loss, penalty)
+            steps.append(Step(losses, guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)))
+            if len(steps) == 1:
+                # Before the actor's first step: a critic's loss that is not finite finds the actor unchanged
+                statistics |= self._fit_critic(batch, value_loss)
+            update.is_over = not update.region.step(self.policy.optimizer)
+        self._n_updates += update.n_epochs
+        self._end_update(update, mean_of(steps) | statistics | {"epochs": update.n_epochs})
+
+    def _begin(self, batch: EpisodeBatch, credit: Credit) -> Update:
+        """Join the past batches with the newest, and remember the policy as it is."""
+        rows = self._rows_per_pass
+        log_prob = current_log_prob(self.policy, batch, rows)
+        sample = self.replay_buffer.sample(batch, credit, log_prob, self.policy, self._weighting, rows)
+        is_joint = self.uses_critic and self.value_optimizer is None
+        halves = self.kl_constraint == "backtrack" and self.target_kl is not None
+        region = TrustRegion(
+            self.target_kl,
+            self.kl_constraint,
+            self.kl_coef,
+            Divergence(self.policy, sample.batch, rows),
+            whole_batch(batch),
+            own_parameters_of_critic(self.policy) if is_joint and halves else (),
+        )
+        return Update(sample, self._weighting, region, self._divisor(batch, sample.batch))
+
+    @property
+    def _weighting(self) -> Weighting:
+        gamma = self.rollout_buffer.gamma
+        return Weighting(
             self.importance,
-            self.gamma,
+            gamma,
             # PPO's objective bounds the ratio to the policy of now; this one is of the steps that older ones sampled
             max_weight=MAX_CARRIED_WEIGHT if self.clip_range is not None else self.max_weight or math.inf,
             defensive_coef=self.defensive_coef,
             self_normalize=self.self_normalize,
             normalize_advantage=self.normalize_advantage,
-            discount=self.gamma if self.discount_gradient else None,
+            discount=gamma if self.discount_gradient else None,
         )
-        log_prob = current_log_prob(self.policy, batch, self._rows_per_pass)
-        sample = self.replay_buffer.sample(batch, log_prob, self._frozen, weighting, self._rows_per_pass)
-        divergence = Divergence(self._frozen, self.policy, sample.batch, self._rows_per_pass)
-        region = TrustRegion(self.target_kl, self.kl_constraint, self.kl_coef, divergence, whole_batch(batch))
-        return Update(sample, weighting, region, self._loss_divisor(batch, sample.batch))
 
-    def _statistics_before(self, update: Update, batch: EpisodeBatch) -> dict[str, float]:
-        statistics = batch_statistics(batch, self.uses_critic)
+    def _optimal_weights(self, batch: EpisodeBatch, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """As the score of a step of this batch alone is multiplied at the beginning of the update."""
+        log_prob, everything = current_log_prob(self.policy, batch, self._rows_per_pass), whole_batch(batch)
+        weighting = dataclasses.replace(self._weighting, normalize_advantage=False)
+
+        def weights(credit: Credit) -> th.Tensor:
+            sample = WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob)
+            ratios = weighting.normalized(weighting.bounded(sample, everything, log_prob), everything)
+            return weighting.weighted(sample, everything, ratios)
+
+        with_returns = weights(Credit(returns, returns, returns))
+        # The weights are linear in the baseline, of which a 1 at every step takes away what it is multiplied by
+        return with_returns, with_returns - weights(Credit(returns, returns - 1.0, returns))
+
+    def _statistics_before(self, update: Update, batch: EpisodeBatch, advantages: th.Tensor) -> dict[str, float]:
+        statistics = self._batch_statistics(batch, advantages)
         if self.log_gradient_variance:
-            everything = whole_batch(update.sample.batch)
-            weights = update.credit(everything, update.sample.log_prob)
-            statistics["gradient_snr"] = batch_snr(self.policy, update.sample.batch, weights)
+            sample = update.sample
+            weights = update.weights(whole_batch(sample.batch), sample.log_prob)
+            statistics |= self._signal_to_noise(sample.batch, weights)
         return statistics
 
-    def _known_log_prob(self, update: Update, part: Minibatch) -> th.Tensor | None:
-        """``(n_rows,)`` the log-probs of a part, where they must be known before the first piece's backward pass."""
-        in_pieces = self._rows_per_pass is not None and part.n_rows > self._rows_per_pass
-        if not (in_pieces and update.weighting.looks_around) and self.min_ess is None:
-            return None
-        return evaluate(self.policy, update.sample.batch, part, self._rows_per_pass)
+    def _parts(self, update: Update) -> Iterator[tuple[Minibatch, th.Tensor | None]]:
+        """The rows of one gradient step after the other, until the policy has gone far enough.
 
-    def _has_gone_far(self, update: Update, part: Minibatch, known: th.Tensor | None) -> bool:
-        """Whether the update is to end before a step on this part."""
-        if self.min_ess is not None and known is not None:
-            if effective_sample_size(update.weights(part, known), all_sum).item() < self.min_ess:
-                return True
-        return update.region.must_stop(part)
-
-    def _gradient(self, update: Update, part: Minibatch, known: th.Tensor | None) -> Step:
-        """The gradient of a step, clipped, into the parameters' ``.grad``."""
-        self.policy.optimizer.zero_grad()
-        objective = Objective(
-            self._policy_loss(update, part, known),
-            update.divisor * part.share,
-            self._ent_coef_now,
-            self._joint_vf_coef,
-            self._now(self.clip_range_vf),
-            update.region.penalty,
-        )
-        losses = accumulate_gradient(self.policy, update.sample.batch, part, objective, self._rows_per_pass)
-        return Step(losses, guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm))
-
-    def _policy_loss(
-        self, update: Update, part: Minibatch, known: th.Tensor | None
-    ) -> Callable[[th.Tensor, slice], th.Tensor]:
-        """From the log-probs of some rows of the part, and where they are in it, to their share of the loss.
-
-        :param known: ``(n_rows,)`` the log-probs of the whole part, None if each piece's are enough
+        With the log-probs of the rows where a step must know them all before its first backward pass.
         """
-        divisor = update.divisor * part.share
-        clip_range = self._now(self.clip_range)
-        if clip_range is not None:
-            start = update.sample.log_prob[part.rows]
-            worth = update.credit(part, start)
-            return lambda log_prob, where: (
-                -clipped_surrogate(log_ratio(log_prob, start[where]), worth[where], clip_range, divisor)
-            )
-        if not update.weighting.looks_around:
-            value = update.weighting.worth(update.sample, part)
-            return lambda log_prob, where: (
-                -score_function_surrogate(
-                    log_prob, value[where] * update.weights(part.piece(where), log_prob.detach()), divisor
-                )
-            )
-        credit = None if known is None else update.credit(part, known)
-        return lambda log_prob, where: (
-            -score_function_surrogate(
-                log_prob, update.credit(part, log_prob.detach()) if credit is None else credit[where], divisor
-            )
-        )
+        is_first = True
+        for epoch in range(1, self.n_epochs + 1):
+            for part in minibatches(update.sample.batch, self.batch_size, update.weighting.whole_episodes):
+                known = self._known_log_prob(update, part)
+                if update.is_over or not (is_first or self._may_go_on(update, part, known)):
+                    return
+                is_first = False
+                update.n_epochs = epoch
+                yield part, known
 
-    def _now(self, schedule: float | Schedule | None) -> float | None:
-        """What a schedule says at the progress made."""
-        # SB3's schedules go a little below 0 where the last rollout overshoots
-        return None if schedule is None else max(0.0, FloatSchedule(schedule)(self._current_progress_remaining))
+    def _known_log_prob(self, update: Update, part: Minibatch) -> th.Tensor | None:
+        in_pieces = self._rows_per_pass is not None and part.n_rows > self._rows_per_pass
+        if not (in_pieces and update.weighting.mixes_rows) and self.min_ess is None:
+            return None
+        return all_log_probs(self.policy, update.sample.batch, part, self._rows_per_pass)
+
+    def _may_go_on(self, update: Update, part: Minibatch, known: th.Tensor | None) -> bool:
+        """Whether the policy is still near enough for a step on this part."""
+        if self.min_ess is not None and known is not None:
+            if effective_sample_size(update.ratios(part, known), all_sum).item() < self.min_ess:
+                return False
+        return not update.region.must_stop(part)
+
+    def _clip_range(self, schedule: float | Schedule | None) -> float | None:
+        return None if schedule is None else self._now(schedule)
 
     def _end_update(self, update: Update, statistics: dict[str, float]) -> None:
         """Measure how far the update went, and log it."""
         sample, everything = update.sample, whole_batch(update.sample.batch)
         self.policy.set_training_mode(False)
-        log_prob = evaluate(self.policy, sample.batch, everything, self._rows_per_pass)
+        log_prob = all_log_probs(self.policy, sample.batch, everything, self._rows_per_pass)
         bounded = update.weighting.bounded(sample, everything, log_prob)
         weights, is_clipped = update.weighting.normalized(bounded, everything), update.weighting.is_clipped(bounded)
-        clip_range = self._now(self.clip_range)
+        clip_range = self._clip_range(self.clip_range)
         if clip_range is not None:
             statistics["clip_range"] = clip_range
             is_clipped = (log_prob - sample.log_prob).expm1().abs() > clip_range

@@ -10,8 +10,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.type_aliases import Baseline, IncompleteEpisodes, Returns
-from sb3_pg.estimators import LossReduction
+from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
+from sb3_pg.data.minibatches import whole_batch
+from sb3_pg.estimators import LossReduction, score_function_surrogate
+from sb3_pg.update.critic import ValueLoss
+from sb3_pg.update.gradient import logged_losses
+from sb3_pg.update.guard import guarded_clip
 
 
 class REINFORCE(PolicyGradientAlgorithm):
@@ -48,7 +52,7 @@ class REINFORCE(PolicyGradientAlgorithm):
         normalize_advantage: bool = False,
         n_episodes: int | None = None,
         returns: Returns = "reward_to_go",
-        baseline: str | Baseline = "time_leave_one_out",
+        baseline: str | float | Baseline = "time_leave_one_out",
         discount_gradient: bool = False,
         loss_reduction: LossReduction = "mean_length",
         incomplete_episodes: IncompleteEpisodes = "carry",
@@ -101,12 +105,26 @@ class REINFORCE(PolicyGradientAlgorithm):
 
     def train(self) -> None:
         """One gradient step on the episodes of the rollout; none if no episode ended."""
-        self._update_schedules()
-        batch = self.rollout_buffer.batch
+        batch = self._begin_update()
         if batch is None:
-            self._no_episode()
             return
-        weights, statistics = self._score_weights(batch)
+        returns = self._returns(batch)
+        advantages = self._advantages(batch, returns, self._baseline(batch, returns))
+        ratios = self._ratios(batch)
+        weights = ratios * self._discounts(batch) * self._normalized(advantages)
+        divisor = self._divisor(batch)
+
+        def policy_loss(log_prob: th.Tensor, rows: slice) -> th.Tensor:
+            return -score_function_surrogate(log_prob, weights[rows], divisor)
+
+        statistics = self._batch_statistics(batch, advantages) | self._ratio_statistics(ratios)
+        statistics |= self._signal_to_noise(batch, weights)
         self.policy.set_training_mode(True)
-        losses = self._score_function_gradient(batch, weights)
-        self._apply_gradient(batch, losses, statistics)
+        value_loss = ValueLoss(self._value_targets(batch, returns), batch.values)
+        losses = self._gradient(batch, whole_batch(batch), policy_loss, divisor, value_loss)
+        grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
+        # Before the actor's step: a critic's loss that is not finite finds the actor unchanged
+        statistics |= logged_losses([losses]) | self._fit_critic(batch, value_loss) | {"grad_norm": grad_norm}
+        self.policy.optimizer.step()
+        self._n_updates += 1
+        self._record(statistics)

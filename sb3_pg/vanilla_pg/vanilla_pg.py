@@ -9,11 +9,19 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from sb3_pg.common.arguments import VALUE_LEARNING_RATE
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.checks import check_positive_int
-from sb3_pg.common.kl import FisherMatrix
-from sb3_pg.common.type_aliases import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
-from sb3_pg.estimators import LossReduction
+from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
+from sb3_pg.data.checks import check_bool, check_not_negative, check_positive_int
+from sb3_pg.data.minibatches import whole_batch
+from sb3_pg.estimators import LossReduction, score_function_surrogate
+from sb3_pg.update.critic import ValueLoss
+from sb3_pg.update.gradient import logged_losses
+from sb3_pg.update.guard import guarded_clip
+from sb3_pg.update.natural_gradient import make_natural
+
+#: Learning rates for Adam's steps, and for plain steps along the natural gradient, which has a scale of its own.
+LEARNING_RATE, NATURAL_LEARNING_RATE = 3e-3, 0.3
 
 
 class VanillaPG(PolicyGradientAlgorithm):
@@ -30,7 +38,15 @@ class VanillaPG(PolicyGradientAlgorithm):
     Prefer it to REINFORCE where episodes are long or never end, and to A2C where a critic that keeps up matters. With
     ``value_learning_rate=None, n_value_updates=1`` and A2C's other settings it is A2C.
 
-    :param gae_lambda: 0 is the one-step TD error, 1 is Monte Carlo less V
+    :param learning_rate: None: 3e-3, or 0.3 where plain SGD steps along the natural gradient
+    :param gae_lambda: 0 is the one-step TD error; 1 is what was earned until the episode's end less V, or where
+        ``n_steps`` cuts the episode, what was earned until there plus V of the rest, less V: Monte Carlo only with
+        whole episodes (``n_episodes``, or ``incomplete_episodes="carry"``)
+    :param returns: None: ``"gae"``, or ``"reward_to_go"`` where ``baseline`` names no critic
+    :param baseline: anything but ``"value"`` takes the critic away, and with it the defaults that need one
+    :param incomplete_episodes: None: ``"bootstrap"``, or ``"carry"`` without a critic
+    :param bootstrap_truncated: None: True, or False without a critic
+    :param n_value_updates: None: 10 with ``value_learning_rate``, or 1
     :param natural_gradient: step along F^-1 g instead of g, F the Fisher matrix of the policy on the batch (Kakade
         2001). The parameters that the policy depends on then take that step by plain SGD unless ``policy_kwargs``
         names an ``optimizer_class``; ``max_grad_norm`` limits g.
@@ -42,7 +58,7 @@ class VanillaPG(PolicyGradientAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 3e-3,
+        learning_rate: float | Schedule | None = None,
         n_steps: int = 8,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
@@ -55,14 +71,14 @@ class VanillaPG(PolicyGradientAlgorithm):
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         normalize_advantage: bool = False,
         n_episodes: int | None = None,
-        returns: Returns = "gae",
-        baseline: str | Baseline = "value",
+        returns: Returns | None = None,
+        baseline: str | float | Baseline = "value",
         discount_gradient: bool = False,
         loss_reduction: LossReduction = "step",
-        incomplete_episodes: IncompleteEpisodes = "bootstrap",
-        bootstrap_truncated: bool = True,
-        n_value_updates: int = 10,
-        value_learning_rate: float | Schedule | None = 3e-3,
+        incomplete_episodes: IncompleteEpisodes | None = None,
+        bootstrap_truncated: bool | None = None,
+        n_value_updates: int | None = None,
+        value_learning_rate: float | Schedule | None = VALUE_LEARNING_RATE,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
         natural_gradient: bool = False,
@@ -76,6 +92,9 @@ class VanillaPG(PolicyGradientAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
+        if learning_rate is None:
+            steps_by_sgd = natural_gradient and "optimizer_class" not in (policy_kwargs or {})
+            learning_rate = NATURAL_LEARNING_RATE if steps_by_sgd else LEARNING_RATE
         super().__init__(
             policy,
             env,
@@ -117,9 +136,9 @@ class VanillaPG(PolicyGradientAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        check_bool("natural_gradient", self.natural_gradient)
         check_positive_int("cg_max_steps", self.cg_max_steps)
-        if not self.cg_damping >= 0:
-            raise ValueError(f"cg_damping must be a number >= 0, got {self.cg_damping}")
+        check_not_negative("cg_damping", self.cg_damping)
         if self.natural_gradient and "optimizer_class" not in self.policy_kwargs:
             # Adam would divide the direction by the scale that it was computed to have.
             self.policy_kwargs = self.policy_kwargs | {"optimizer_class": th.optim.SGD}
@@ -127,21 +146,27 @@ class VanillaPG(PolicyGradientAlgorithm):
 
     def train(self) -> None:
         """One gradient step on the rollout, then the critic's own; none if there is nothing to learn from."""
-        self._update_schedules()
-        batch = self.rollout_buffer.batch
+        batch = self._begin_update()
         if batch is None:
-            self._no_episode()
             return
-        weights, statistics = self._score_weights(batch)
-        self.policy.set_training_mode(True)
-        losses = self._score_function_gradient(batch, weights)
-        if self.natural_gradient:
-            self._make_natural(batch)
-        self._apply_gradient(batch, losses, statistics)
+        returns = self._returns(batch)
+        advantages = self._advantages(batch, returns, self._baseline(batch, returns))
+        ratios = self._ratios(batch)
+        weights = ratios * self._discounts(batch) * self._normalized(advantages)
+        divisor = self._divisor(batch)
 
-    def _make_natural(self, batch: EpisodeBatch) -> None:
-        """Turn the gradient g of the parameters that the policy depends on into F^-1 g."""
-        fisher = FisherMatrix(self.policy, batch, self.cg_damping, self._rows_per_pass)
-        gradients = [parameter.grad for parameter in fisher.parameters if parameter.grad is not None]
-        direction = fisher.solve(th.nn.utils.parameters_to_vector(gradients), self.cg_max_steps)
-        th.nn.utils.vector_to_parameters(direction, gradients)
+        def policy_loss(log_prob: th.Tensor, rows: slice) -> th.Tensor:
+            return -score_function_surrogate(log_prob, weights[rows], divisor)
+
+        statistics = self._batch_statistics(batch, advantages) | self._ratio_statistics(ratios)
+        statistics |= self._signal_to_noise(batch, weights)
+        self.policy.set_training_mode(True)
+        value_loss = ValueLoss(self._value_targets(batch, returns), batch.values)
+        losses = self._gradient(batch, whole_batch(batch), policy_loss, divisor, value_loss)
+        grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
+        if self.natural_gradient:
+            make_natural(self.policy, batch, self.cg_damping, self.cg_max_steps, self._rows_per_pass)
+        statistics |= logged_losses([losses]) | self._fit_critic(batch, value_loss) | {"grad_norm": grad_norm}
+        self.policy.optimizer.step()
+        self._n_updates += 1
+        self._record(statistics)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import torch as th
 
-from sb3_pg.common.kl import Divergence
-from sb3_pg.common.minibatches import Minibatch
+from sb3_pg.data.minibatches import Minibatch
+from sb3_pg.policies.divergence import Divergence
 
 KLConstraint = Literal["stop", "backtrack", "penalty"]
 
@@ -26,6 +26,7 @@ class TrustRegion:
         form); ``"backtrack"``: a step that would pass the bound is undone and halved, until it does not;
         ``"penalty"``: kl_coef * KL is part of the loss
     :param newest: the rows that this iteration sampled, over whose states the bound holds
+    :param critic: parameters of the critic alone, if they are in the same optimizer: no bound holds them back
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class TrustRegion:
         kl_coef: float,
         divergence: Divergence,
         newest: Minibatch,
+        critic: Collection[th.Tensor] = (),
     ):
         self.target_kl = target_kl
         self.kl_constraint = kl_constraint if target_kl is not None else None
         self.kl_coef = kl_coef
         self.divergence = divergence
         self.newest = newest
+        self._critic = set(critic)
 
     def must_stop(self, part: Minibatch) -> bool:
         """Whether the policy has gone too far for another step, on these rows."""
@@ -49,12 +52,13 @@ class TrustRegion:
     def step(self, optimizer: th.optim.Optimizer) -> bool:
         """The optimizer's step, or what of it stays within the bound; the optimizer's moments keep it all.
 
-        :return: False if nothing of it did; the parameters are then as they were
+        :return: False if nothing of it did; the actor's parameters are then as they were
         """
         if self.kl_constraint != "backtrack":
             optimizer.step()
             return True
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        parameters = [parameter for parameter in everything if parameter not in self._critic]
         before = [parameter.detach().clone() for parameter in parameters]
         within_bound = False
         try:

@@ -61,6 +61,14 @@ class Timeline:
         source[first[:, None] + np.arange(self.n_steps)] = rollout
         return source
 
+    def add(self, name: str, array: np.ndarray) -> None:
+        """One more field, ``(n_steps, n_envs, ...)``; a row that waited without it has 0 there."""
+        self._fields[name] = array
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a field, of this rollout's rows or of some that waited."""
+        return name in self._fields or (self._carried is not None and name in self._carried.fields)
+
     def taker(self, rows: Rows) -> Callable[[str], np.ndarray]:
         """From a field's name to its values at some rows, ``(n, ...)``."""
         gather = self._gatherer(self.source[rows])
@@ -69,19 +77,24 @@ class Timeline:
     def kept(self, rows: Rows) -> Carried:
         """Some rows, to wait for the next rollout."""
         take = self.taker(rows)
-        return Carried(self.env[rows], {name: take(name) for name in self._fields})
+        waited = {} if self._carried is None else self._carried.fields
+        return Carried(self.env[rows], {name: take(name) for name in {**self._fields, **waited}})
 
     def _gatherer(self, source: np.ndarray) -> Callable[[str], np.ndarray]:
         """From a field's name to its values at what a source says."""
         is_old = source < 0
         new = np.where(is_old, 0, source)
+        old_fields = {} if self._carried is None else self._carried.fields
 
         def gather(name: str) -> np.ndarray:
-            array = self._fields[name]
+            array, waited = self._fields.get(name), old_fields.get(name)
+            if array is None:  # a field of those that waited alone
+                one = old_fields[name]
+                array = np.zeros((self.n_steps, self.n_envs, *one.shape[1:]), dtype=one.dtype)
             # take() is several times faster than array[index] where a row has several numbers
             values = array.reshape(-1, *array.shape[2:]).take(new, axis=0)
             if self._carried is not None:
-                values[is_old] = self._carried.fields[name].take(source[is_old], axis=0)
+                values[is_old] = 0 if waited is None else waited.take(source[is_old], axis=0)
             return values
 
         return gather

@@ -14,10 +14,11 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_pg.common.minibatches import Minibatch
-from sb3_pg.common.policies import ActorPolicy
-from sb3_pg.common.stock import is_stock, layers, log_prob_and_entropy
-from sb3_pg.common.type_aliases import CACHE_ROWS, EpisodeBatch, Observations, pieces
+from sb3_pg.data.batch import EpisodeBatch, Observations
+from sb3_pg.data.minibatches import CACHE_ROWS, Minibatch, pieces
+from sb3_pg.policies.actor import ActorPolicy, ZeroValue
+from sb3_pg.policies.contexts import distribution_left_alone
+from sb3_pg.policies.stock import is_stock, layers, log_prob_and_entropy
 
 
 class Passes:
@@ -25,12 +26,12 @@ class Passes:
 
     :param n_rows: how many there are in all
     :param micro_batch_size: how many at most are given at a time, None for all at once
-    :param as_sb3: whether SB3's algorithms make these passes too
+    :param known_to_sb3: whether SB3's algorithms make these passes too, and theirs to the bit are wanted
     """
 
-    def __init__(self, policy: ActorCriticPolicy, n_rows: int, micro_batch_size: int | None, as_sb3: bool):
+    def __init__(self, policy: ActorCriticPolicy, n_rows: int, micro_batch_size: int | None, known_to_sb3: bool):
         in_pieces = micro_batch_size is not None and n_rows > micro_batch_size
-        is_sb3s = as_sb3 and not isinstance(policy, ActorPolicy)
+        is_sb3s = known_to_sb3 and not isinstance(policy, ActorPolicy)
         self._policy = policy
         self._is_quick = (in_pieces or not is_sb3s) and is_stock(policy)
 
@@ -61,18 +62,20 @@ class Passes:
 
 def all_values(policy: ActorCriticPolicy, observations: th.Tensor) -> th.Tensor:
     """``(n_rows,)`` the critic's values, without a gradient."""
-    passes = Passes(policy, len(observations), CACHE_ROWS, as_sb3=False)
+    if isinstance(policy.value_net, ZeroValue):
+        return th.zeros(len(observations), device=policy.device)
+    passes = Passes(policy, len(observations), CACHE_ROWS, known_to_sb3=False)
     with th.no_grad():
         values = [passes.values(observations[rows]).flatten() for rows in pieces(len(observations), CACHE_ROWS)]
     return th.cat(values)
 
 
-def evaluate(
+def all_log_probs(
     policy: ActorCriticPolicy, batch: EpisodeBatch, part: Minibatch, micro_batch_size: int | None
 ) -> th.Tensor:
     """``(n_rows,)`` log-prob of the actions of a part of the batch, without a gradient."""
-    passes = Passes(policy, part.n_rows, micro_batch_size, as_sb3=False)
-    with th.no_grad():
+    passes = Passes(policy, part.n_rows, micro_batch_size, known_to_sb3=False)
+    with th.no_grad(), distribution_left_alone(policy):
         log_probs = [
             passes.evaluate(batch.observations_at(rows), batch.actions[rows])[1]
             for _, rows in part.pieces(micro_batch_size)

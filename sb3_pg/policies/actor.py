@@ -18,7 +18,8 @@ class ZeroValue(nn.Module):
 
     def forward(self, latent: th.Tensor) -> th.Tensor:
         """:return: ``(n, 1)`` zeros"""
-        return latent.new_zeros(len(latent), 1)
+        # From the latent itself: a number of rows would be a constant in a traced or exported policy
+        return th.zeros_like(latent[:, :1])
 
 
 class ActorPolicy(ActorCriticPolicy):

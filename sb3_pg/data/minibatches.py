@@ -8,8 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch as th
 
-from sb3_pg.common.type_aliases import EpisodeBatch, pieces
+from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.estimators import EpisodeIndex
+
+#: Rows of a pass on the CPU: more are slower, since their activations leave the cache.
+CACHE_ROWS = 4096
+
+
+def pieces(n_rows: int, size: int | None) -> Iterator[slice]:
+    """The rows 0 .. n_rows - 1 in pieces of at most ``size``; in one piece if None."""
+    size = n_rows if size is None else size
+    for begin in range(0, n_rows, size):
+        yield slice(begin, min(begin + size, n_rows))
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Minibatch:
     episodes: EpisodeIndex | None
     share: float
 
-    def piece(self, where: slice) -> Minibatch:
+    def part(self, where: slice) -> Minibatch:
         """Some of its rows, as single ones."""
         rows = where if isinstance(self.rows, slice) else self.rows[where]
         n_rows = where.stop - where.start
@@ -36,12 +46,12 @@ class Minibatch:
     def pieces(self, size: int | None) -> Iterator[tuple[slice, slice | th.Tensor]]:
         """In pieces of at most ``size`` rows: where they are in the minibatch, and where in the batch."""
         for where in pieces(self.n_rows, size):
-            yield where, self.piece(where).rows
+            yield where, where if isinstance(self.rows, slice) else self.rows[where]
 
 
 def whole_batch(batch: EpisodeBatch) -> Minibatch:
     """All rows, in order."""
-    return Minibatch(slice(0, batch.episodes.n_rows), batch.episodes.n_rows, batch.episodes, 1.0)
+    return Minibatch(slice(0, batch.n_rows), batch.n_rows, batch.episodes, 1.0)
 
 
 def minibatches(batch: EpisodeBatch, batch_size: int | None, whole_episodes: bool) -> Iterator[Minibatch]:
@@ -52,15 +62,14 @@ def minibatches(batch: EpisodeBatch, batch_size: int | None, whole_episodes: boo
     :param batch_size: None for the whole batch at once
     :param whole_episodes: episodes are not taken apart: a minibatch is closed by the episode that fills it
     """
-    n_rows = batch.episodes.n_rows
-    if batch_size is None or batch_size >= n_rows:
+    if batch_size is None or batch_size >= batch.n_rows:
         yield whole_batch(batch)
     elif whole_episodes:
         yield from _of_episodes(batch.episodes, batch_size)
     else:
-        order = th.as_tensor(np.random.permutation(n_rows), device=batch.episodes.step.device)
+        order = th.as_tensor(np.random.permutation(batch.n_rows), device=batch.episodes.step.device)
         for rows in order.split(batch_size):
-            yield Minibatch(rows, len(rows), None, len(rows) / n_rows)
+            yield Minibatch(rows, len(rows), None, len(rows) / batch.n_rows)
 
 
 def _of_episodes(episodes: EpisodeIndex, batch_size: int) -> Iterator[Minibatch]:

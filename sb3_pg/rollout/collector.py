@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pg.common.buffers import EpisodeRolloutBuffer
-from sb3_pg.common.checks import check_finite
-from sb3_pg.common.fast_actor import FastActor, fast_actor
-from sb3_pg.common.passes import all_values
-from sb3_pg.common.stock import is_stock
-from sb3_pg.common.type_aliases import Baseline
+from sb3_pg.data.batch import Baseline
+from sb3_pg.data.checks import check_finite
+from sb3_pg.policies.acting import actor_of
+from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
+from sb3_pg.rollout.normalizer import NormalizerStatistics
 
 
 class EpisodeCollector(OnPolicyAlgorithm):
-    """An on-policy algorithm that fills an :class:`~sb3_pg.common.buffers.EpisodeRolloutBuffer`."""
+    """An on-policy algorithm that fills an :class:`~sb3_pg.rollout.buffers.EpisodeRolloutBuffer`."""
 
     rollout_buffer: EpisodeRolloutBuffer
-    baseline: str | Baseline
+    baseline: str | float | Baseline
     n_episodes: int | None
     bootstrap_truncated: bool
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._warned: set[str] = set()
 
     @property
     def uses_critic(self) -> bool:
         """Whether a critic is learned."""
-        return self.baseline == "value"
+        return isinstance(self.baseline, str) and self.baseline == "value"
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -47,35 +51,30 @@ class EpisodeCollector(OnPolicyAlgorithm):
         n_steps = 0
         rollout_buffer.reset()
         self._begin_quota(env, buffer)
-        check_finite("The observation", self._last_obs, env.num_envs, self.num_timesteps)  # type: ignore[arg-type]
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
         # Values and log-probs can wait for the end of the rollout: to be computed, or at least to leave the device
-        takes_facts, evaluations = buffer.takes_facts, list[tuple[th.Tensor, th.Tensor]]()
-        has_actor = takes_facts and is_stock(self.policy)
-        actor = fast_actor(self.policy, env.num_envs, n_rollout_steps) if has_actor else None
-        # Names that a callback may know from SB3; they stay None while the actor is alone
-        not_yet: Any = None
-        obs_tensor = values = log_probs = not_yet
+        takes_facts, n_evaluated = buffer.takes_facts, 0
+        actor = actor_of(self.policy, env.num_envs, n_rollout_steps, takes_facts)
+        # Only a callback can change the policy in the middle of a rollout
+        is_watched = not (type(callback) is CallbackList and not callback.callbacks)
+        statistics = NormalizerStatistics(self._vec_normalize_env)
+        evaluations: list[tuple[th.Tensor, th.Tensor]] = []
 
         while n_steps < n_rollout_steps and not buffer.quota_filled:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            if actor is None:
-                with th.no_grad():
-                    obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-                    drawn, values, log_probs = self.policy(obs_tensor)
-                evaluations.append((values, log_probs))
-                actions = drawn.cpu().numpy()
-            else:
-                actions = actor.act(self._last_obs)  # type: ignore[arg-type]
+            actions = actor.act(self._last_obs)  # type: ignore[arg-type]
+            # Names that a callback may know from SB3: None while a fast actor is at work
+            obs_tensor, values, log_probs = actor.obs_tensor, actor.values, actor.log_probs
 
             clipped_actions = self._env_actions(actions)
+            statistics.keep()
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
             self.num_timesteps += env.num_envs
-            self._check_step(new_obs, rewards)  # type: ignore[arg-type]
+            self._check_step(new_obs, rewards, statistics)  # type: ignore[arg-type]
             # Give access to local variables
             callback.update_locals(locals())
             if not callback.on_step():
@@ -90,21 +89,30 @@ class EpisodeCollector(OnPolicyAlgorithm):
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
             ended = np.flatnonzero(dones)
             if len(ended) > 0:
-                self._update_info_buffer([infos[idx] for idx in ended], dones[ended])
+                self._update_info_buffer([infos[idx] for idx in ended], np.ones(len(ended), dtype=bool))
                 buffer.add_episode_ends(ended, *self._episode_ends([infos[idx] for idx in ended]))
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
+            if is_watched and not actor.fits(self.policy):
+                if takes_facts:
+                    evaluations.append(actor.evaluation(*buffer.rows_since(n_evaluated)))
+                actor, n_evaluated = actor_of(self.policy, env.num_envs, n_rollout_steps, takes_facts), n_steps
 
-        self._add_evaluations(buffer, actor, evaluations)
+        if takes_facts:
+            if n_evaluated < n_steps:
+                evaluations.append(actor.evaluation(*buffer.rows_since(n_evaluated)))
+            buffer.add_evaluation(*(th.cat(column) for column in zip(*evaluations, strict=True)))
         buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
-        self.logger.record("rollout/episodes", 0 if buffer.batch is None else buffer.batch.episodes.n_episodes)
+        self.logger.record("rollout/episodes", buffer.n_episodes_ended)
         self.logger.record("rollout/carried_steps", buffer.carried_steps)
 
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
-    def _check_step(self, new_obs: np.ndarray | dict[str, np.ndarray], rewards: np.ndarray) -> None:
+    def _check_step(
+        self, new_obs: np.ndarray | dict[str, np.ndarray], rewards: np.ndarray, statistics: NormalizerStatistics
+    ) -> None:
         """Refuse what is not finite; behind VecNormalize, which spreads it, look for where it came from."""
         try:
             check_finite("The observation", new_obs, self.n_envs, self.num_timesteps)
@@ -112,25 +120,38 @@ class EpisodeCollector(OnPolicyAlgorithm):
         except ValueError:
             normalizer = self._vec_normalize_env
             if normalizer is not None:
+                statistics.restore()
                 check_finite("The observation", normalizer.get_original_obs(), self.n_envs, self.num_timesteps)
                 check_finite("The reward", normalizer.get_original_reward(), self.n_envs, self.num_timesteps)
             raise
 
-    def _add_evaluations(
-        self, buffer: EpisodeRolloutBuffer, actor: FastActor | None, evaluations: list[tuple[th.Tensor, th.Tensor]]
-    ) -> None:
-        """Give the buffer the values and log-probs that it has not been given step by step."""
-        if actor is not None:
-            observations, actions = buffer.rows_so_far()
-            buffer.add_evaluation(all_values(self.policy, observations), actor.log_prob(actions))
-        elif buffer.takes_facts:
-            buffer.add_evaluation(*(th.cat(column) for column in zip(*evaluations, strict=True)))
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        statistics = NormalizerStatistics(self._vec_normalize_env)
+        statistics.keep()
+        result = super()._setup_learn(*args, **kwargs)
+        self._check_reset(statistics)
+        return result
+
+    def _check_reset(self, statistics: NormalizerStatistics) -> None:
+        """Refuse first observations that are not finite, and have VecNormalize forget them."""
+        try:
+            normalizer = self._vec_normalize_env
+            original = None if normalizer is None else normalizer.old_obs
+            if original is not None:
+                check_finite("The observation", original, self.n_envs, self.num_timesteps)
+            check_finite("The observation", self._last_obs, self.n_envs, self.num_timesteps)  # type: ignore[arg-type]
+        except ValueError:
+            statistics.restore()
+            raise
 
     def _begin_quota(self, env: VecEnv, buffer: EpisodeRolloutBuffer) -> None:
         """Start every environment on a new episode when a new quota of whole episodes begins."""
         if self.n_episodes is None or buffer.carried_steps > 0 or np.all(self._last_episode_starts):
             return
+        statistics = NormalizerStatistics(self._vec_normalize_env)
+        statistics.keep()
         self._last_obs = env.reset()  # type: ignore[assignment]
+        self._check_reset(statistics)
         self._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
 
     def _env_actions(self, actions: np.ndarray) -> np.ndarray:
@@ -143,15 +164,34 @@ class EpisodeCollector(OnPolicyAlgorithm):
         return clipped
 
     def _episode_ends(self, infos: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-        """Of episodes that ended: whether a time limit ended them, and the value of what would have followed."""
-        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
+        """Of episodes that ended: whether a time limit ended them, and the value of what would have followed.
+
+        As in SB3, a time limit without its last observation is the end of the task.
+        """
+        truncated = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos], dtype=bool)
         values = np.zeros(len(infos), dtype=np.float32)
         if self.bootstrap_truncated:
             for idx in np.flatnonzero(truncated):
-                terminal_obs, _ = self.policy.obs_to_tensor(infos[idx]["terminal_observation"])
+                last_obs = infos[idx].get("terminal_observation")
+                if last_obs is None:
+                    self._warn_once(
+                        "The infos of an episode that a time limit ended have no 'terminal_observation', so there is "
+                        "no value to bootstrap with: it counts as the end of the task. SB3's VecEnvs give it."
+                    )
+                    continue
+                terminal_obs, _ = self.policy.obs_to_tensor(last_obs)
                 with th.no_grad():
                     values[idx] = self.policy.predict_values(terminal_obs).item()
         return truncated, values
+
+    def _warn_once(self, message: str, stacklevel: int = 6) -> None:
+        """Warn at the line that calls ``learn()``, of the same thing only once.
+
+        :param stacklevel: how many calls that is up from here
+        """
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, UserWarning, stacklevel=stacklevel)
 
     def _edge_values(self) -> th.Tensor:
         """``(n_envs,)`` the critic's value of what follows the rollout, 0 without a critic."""

@@ -7,32 +7,41 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
+from torch.distributions import Normal
 
-from sb3_pg.common.stock import layers, log_prob_and_entropy
-from sb3_pg.common.type_aliases import CACHE_ROWS, pieces
+from sb3_pg.data.minibatches import CACHE_ROWS, pieces
+from sb3_pg.policies.passes import all_values
+from sb3_pg.policies.stock import categorical_log_prob, is_stock, layers
 
-#: Multiplications of a product that one thread does about as fast as several. Those that were awake for it stay so for
-#: some milliseconds, in the way of the environments' own threads, or of the other library's.
-ONE_THREAD = 2**18
+#: Most multiplications of a product that one thread does about as fast as several. Those that were awake for it stay so
+#: for some milliseconds, in the way of the environments' own threads, or of the other library's.
+MAX_PRODUCT_OF_ONE_THREAD = 2**18
 
 
 class FastActor(ABC):
     """Draws actions from as many random numbers as ``policy(obs)``, and the same; made anew for every rollout.
 
-    :param policy: for which :func:`~sb3_pg.common.stock.is_stock` holds
+    It reads the policy's parameters where they are, so that an edit in place counts from the next step on; what was
+    replaced, :meth:`fits` finds out.
+
+    :param policy: for which :func:`~sb3_pg.policies.stock.is_stock` holds
     :param n_envs: observations of a step
     :param n_steps: most steps of the rollout
     """
 
+    # What a callback knows from SB3's locals; a fast actor has none of it before the rollout's end
+    obs_tensor = values = log_probs = None
+
     def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int):
         self._policy = policy
         self._n_envs = n_envs
+        self._signature = _signature(policy)
         self._hidden = list(layers(policy.mlp_extractor.policy_net, policy.action_net))
         self._last, _ = self._hidden.pop()
         weight = self._last.weight.detach()
@@ -50,19 +59,34 @@ class FastActor(ABC):
         :return: ``(n_envs, *action_shape)``
         """
 
-    def log_prob(self, actions: th.Tensor) -> th.Tensor:
-        """Log-probs of the actions of all steps so far.
+    def fits(self, policy: ActorCriticPolicy) -> bool:
+        """Whether this is still what the model's policy would do, whatever a callback did to it."""
+        return policy is self._policy and is_stock(policy) and self._signature == _signature(policy)
 
-        :param actions: ``(n_rows,)`` or ``(n_rows, action_dim)``, step after step
-        :return: ``(n_rows,)``
+    def evaluation(self, observations: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Values and log-probs of all steps so far.
+
+        :param observations: ``(n_rows, *obs_shape)``, step after step
+        :param actions: ``(n_rows,)`` or ``(n_rows, action_dim)``
+        :return: ``(n_rows,)`` each
         """
-        parameters = self._parameters[: self._pos].flatten(0, 1)
         with th.no_grad():
-            log_probs = [
-                log_prob_and_entropy(self._policy, parameters[rows], actions[rows])[0]
-                for rows in pieces(len(parameters), CACHE_ROWS)
-            ]
-        return th.cat(log_probs)
+            log_probs = [self._log_prob(rows, actions[rows]) for rows in pieces(len(actions), CACHE_ROWS)]
+        return all_values(self._policy, observations), th.cat(log_probs)
+
+    @abstractmethod
+    def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor: ...
+
+    def _parameters_at(self, rows: slice) -> th.Tensor:
+        return self._parameters[: self._pos].flatten(0, 1)[rows]
+
+
+def _signature(policy: ActorCriticPolicy) -> list[Any]:
+    """What changes where a layer or a parameter is replaced, or a parameter's storage."""
+    parts: list[Any] = [policy.action_dist]
+    for layer, activation in layers(policy.mlp_extractor.policy_net, policy.action_net):
+        parts += [id(layer), activation, layer.weight.data_ptr(), layer.bias.data_ptr()]
+    return parts
 
 
 class CategoricalActor(FastActor):
@@ -97,11 +121,14 @@ class CategoricalActor(FastActor):
         actions: np.ndarray = np.subtract(logits, noise, out=noise).argmax(axis=1)
         return actions
 
+    def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor:
+        return categorical_log_prob(self._parameters_at(rows), actions)
+
 
 def _linear(layer: nn.Linear, n_rows: int) -> Callable[[np.ndarray, np.ndarray], None]:
     """The layer, from an array into another: by NumPy, whose calls cost less, unless it would start threads."""
     weight, bias = layer.weight.detach().t(), layer.bias.detach()
-    if n_rows * weight.numel() > ONE_THREAD:
+    if n_rows * weight.numel() > MAX_PRODUCT_OF_ONE_THREAD:
 
         def product(hidden: np.ndarray, out: np.ndarray) -> None:
             th.addmm(bias, th.as_tensor(hidden), weight, out=th.from_numpy(out))
@@ -122,14 +149,15 @@ class GaussianActor(FastActor):
     def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int):
         super().__init__(policy, n_envs, n_steps)
         self._shape = (n_envs, *(policy.action_space.shape or ()))
-        self._std = policy.log_std.detach().exp()
+        # A callback may set log_std in the middle of a rollout
+        self._stds = policy.log_std.detach().new_empty(n_steps, self._last.out_features)
         self._steps = [
             (layer.weight.detach().t(), layer.bias.detach(), room, activation)
             for (layer, activation), room in zip(self._hidden, self._rooms, strict=True)
         ]
         self._weight, self._bias = self._last.weight.detach().t(), self._last.bias.detach()
         widest = max(layer.weight.numel() for layer in (self._last, *(layer for layer, _ in self._hidden)))
-        self._is_small = n_envs * widest <= ONE_THREAD
+        self._is_small = n_envs * widest <= MAX_PRODUCT_OF_ONE_THREAD
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """See :meth:`FastActor.act`."""
@@ -150,15 +178,12 @@ class GaussianActor(FastActor):
             elif activation is nn.ReLU:
                 hidden.relu_()
         means = th.addmm(self._bias, hidden, self._weight, out=self._parameters[self._pos])
+        std = th.exp(self._policy.log_std.detach(), out=self._stds[self._pos])
         self._pos += 1
-        actions: np.ndarray = (means + self._noise.normal_() * self._std).reshape(self._shape).numpy()
+        actions: np.ndarray = (means + self._noise.normal_() * std).reshape(self._shape).numpy()
         return actions
 
-
-def fast_actor(policy: ActorCriticPolicy, n_envs: int, n_steps: int) -> FastActor:
-    """The actor for the policy's kind of actions.
-
-    :param policy: for which :func:`~sb3_pg.common.stock.is_stock` holds
-    """
-    kind = CategoricalActor if isinstance(policy.action_dist, CategoricalDistribution) else GaussianActor
-    return kind(policy, n_envs, n_steps)
+    def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor:
+        stds = self._stds[th.arange(rows.start, rows.stop) // self._n_envs]
+        log_probs: th.Tensor = Normal(self._parameters_at(rows), stds).log_prob(actions)
+        return log_probs.sum(dim=1)

@@ -9,30 +9,33 @@ import pickle
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 
-from sb3_pg.common.minibatches import whole_batch
-from sb3_pg.common.passes import evaluate
-from sb3_pg.common.type_aliases import EpisodeBatch
-from sb3_pg.common.weighting import WeightedSample, Weighting
-from sb3_pg.estimators import EpisodeIndex, log_mixture, path_log_ratio
+from sb3_pg.data.batch import Credit, EpisodeBatch, concatenate, concatenate_credit
+from sb3_pg.data.minibatches import whole_batch
+from sb3_pg.estimators import log_mixture, path_log_ratio
+from sb3_pg.policies.divergence import frozen_copy
+from sb3_pg.policies.passes import all_log_probs
+from sb3_pg.update.weighting import WeightedSample, Weighting
 
 
 @dataclass
 class PastBatch:
     """A batch and its behaviour policy.
 
-    :param policy: the policy's ``state_dict``
+    :param credit: what its steps were credited with when it was new
+    :param policy: a frozen copy, of all that the policy was
     :param log_probs: policy's number -> ``(n_rows,)`` log-prob of this batch's actions under it
     """
 
     number: int
     batch: EpisodeBatch
-    policy: dict[str, Any]
+    credit: Credit
+    policy: ActorCriticPolicy
     log_probs: dict[int, th.Tensor]
 
 
@@ -40,7 +43,7 @@ class BatchHistory:
     """The last batches, and the log-prob of every action under every policy that sampled one of them.
 
     Memory: ``size`` batches as they were collected (observations behind VecNormalize are kept as their behaviour policy
-    saw them), as many copies of the policy's parameters, and ``size`` log-probs a row.
+    saw them), as many copies of the policy, and ``size`` log-probs a row.
 
     :param size: how many batches are kept beside the newest
     """
@@ -56,20 +59,12 @@ class BatchHistory:
     def __iter__(self) -> Iterator[PastBatch]:
         return iter(self._past)
 
-    def moved(self, device: th.device | str, size: int | None = None) -> BatchHistory:
-        """The same on another device, with room for another number of batches: the oldest go if there are too many."""
-        history = BatchHistory(self.size if size is None else size)
-        history._next_number = self._next_number
-        # Newest first, and a full deque lets go at its other end
-        history._past.extendleft(reversed([_moved(one, device) for one in self._past][: history.size]))
-        history._forget_policies()
-        return history
-
     def sample(
         self,
         batch: EpisodeBatch,
+        credit: Credit,
         log_prob: th.Tensor,
-        frozen: ActorCriticPolicy,
+        policy: ActorCriticPolicy,
         weighting: Weighting,
         micro_batch_size: int | None,
     ) -> WeightedSample:
@@ -78,25 +73,19 @@ class BatchHistory:
         A carried step of the newest batch counts as a sample of the batch that it is used in.
 
         :param log_prob: ``(n_rows,)`` of the newest batch under the policy as it is
-        :param frozen: a copy of the policy as it is; it serves here to evaluate the past ones, and has the newest's
-            parameters again in the end
         """
         if self.size == 0:
-            return WeightedSample(batch, th.zeros_like(log_prob), log_prob)
-        newest = PastBatch(self._next_number, batch, _copy(frozen.state_dict()), {})
+            return WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob)
+        newest = PastBatch(self._next_number, batch, credit, frozen_copy(policy), {self._next_number: log_prob})
         every = [newest, *self._past]
-        for one in self._past:
-            one.log_probs[newest.number] = evaluate(frozen, one.batch, whole_batch(one.batch), micro_batch_size)
-        for one in self._past:
-            frozen.load_state_dict(one.policy)
+        for one in every:
             for other in every:
                 if other is not one and one.number not in other.log_probs:
                     rows = whole_batch(other.batch)
-                    other.log_probs[one.number] = evaluate(frozen, other.batch, rows, micro_batch_size)
-        frozen.load_state_dict(newest.policy)
-        newest.log_probs[newest.number] = log_prob
+                    other.log_probs[one.number] = all_log_probs(one.policy, other.batch, rows, micro_batch_size)
         sample = WeightedSample(
             concatenate([one.batch for one in every]),
+            concatenate_credit([one.credit for one in every]),
             _log_mixture(every, weighting),
             th.cat([one.log_probs[newest.number] for one in every]),
         )
@@ -104,8 +93,9 @@ class BatchHistory:
         return sample
 
     def _keep(self, newest: PastBatch) -> None:
-        # Later it is as old as the others are now
-        newest.batch = dataclasses.replace(newest.batch, carried=th.ones_like(newest.batch.carried))
+        # Later it is as old as the others are now; what a callback made of it is in its credit
+        is_old = th.ones_like(newest.batch.carried)
+        newest.batch = dataclasses.replace(newest.batch, carried=is_old, advantage_edit=None, return_edit=None)
         self._past.appendleft(newest)
         self._next_number += 1
         self._forget_policies()
@@ -118,8 +108,13 @@ class BatchHistory:
 
 
 def save_history(path: str | pathlib.Path | io.BufferedIOBase, history: BatchHistory, verbose: int = 0) -> None:
-    """Write it as SB3 writes replay buffers, from the CPU; a file by that name appears whole or not at all."""
-    portable = history.moved("cpu")
+    """Write it as SB3 writes replay buffers, from the CPU; a file by that name appears whole or not at all.
+
+    Of the policies it holds the ``state_dict``: whatever else they are, the model has that goes on with it.
+    """
+    portable = BatchHistory(history.size)
+    portable._next_number = history._next_number
+    portable._past.extend(_for_file(one) for one in history)
     if isinstance(path, io.BufferedIOBase):
         save_to_pkl(path, portable, verbose)
         return
@@ -131,6 +126,11 @@ def save_history(path: str | pathlib.Path | io.BufferedIOBase, history: BatchHis
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _for_file(one: PastBatch) -> PastBatch:
+    state: Any = one.policy.state_dict()
+    return cast(PastBatch, _moved(dataclasses.replace(one, policy=state), "cpu"))
 
 
 def load_history(
@@ -145,14 +145,24 @@ def load_history(
         history = load_from_pkl(path, verbose)
     except (EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is cut off, or no pickle: {error}") from error
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{path} was written by another version of this package: {error}") from error
     if not isinstance(history, BatchHistory):
         raise ValueError(
             f"{path} holds a {type(history).__name__}: give a file that save_replay_buffer of OffPolicyISPG wrote"
         )
-    for one in history:
-        if _shapes(one.policy) != _shapes(policy.state_dict()):
+    loaded = BatchHistory(size)
+    loaded._next_number = history._next_number
+    # Newest first: if there are too many, the oldest go
+    for one in list(history)[:size]:
+        state: Any = one.policy
+        if _shapes(state) != _shapes(policy.state_dict()):
             raise ValueError(f"{path} holds batches of another network: give the file that was saved with this model")
-    return history.moved(policy.device, size)
+        past = frozen_copy(policy)
+        past.load_state_dict(state)
+        loaded._past.append(dataclasses.replace(_moved(one, policy.device), policy=past))
+    loaded._forget_policies()
+    return loaded
 
 
 def _log_mixture(every: Sequence[PastBatch], weighting: Weighting) -> th.Tensor:
@@ -175,30 +185,8 @@ def _log_mixture(every: Sequence[PastBatch], weighting: Weighting) -> th.Tensor:
     return th.cat(densities)
 
 
-def concatenate(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
-    """One batch of the episodes of several."""
-    if len(batches) == 1:
-        return batches[0]
-    fields = {field.name: [getattr(one, field.name) for one in batches] for field in dataclasses.fields(EpisodeBatch)}
-    index: list[EpisodeIndex] = fields.pop("episodes")
-    lengths = th.cat([one.lengths for one in index])
-    first_step = th.cat([one.step[one.first_row] for one in index])
-    joined = {name: _join(values) for name, values in fields.items()}
-    return EpisodeBatch(episodes=EpisodeIndex.from_lengths(lengths, first_step), **joined)
-
-
-def _join(values: list[Any]) -> Any:
-    if isinstance(values[0], dict):
-        return {key: th.cat([one[key] for one in values]) for key in values[0]}
-    return th.cat(values)
-
-
 def _shapes(state: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(value, "shape", None) for name, value in state.items()}
-
-
-def _copy(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.clone() if isinstance(value, th.Tensor) else value for name, value in state.items()}
 
 
 def _moved(value: Any, device: th.device | str) -> Any:

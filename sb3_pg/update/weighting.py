@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_pg.common.distributed import all_sum, mean_and_std
-from sb3_pg.common.minibatches import Minibatch
-from sb3_pg.common.type_aliases import EpisodeBatch
+from sb3_pg.data.batch import Credit, EpisodeBatch
+from sb3_pg.data.distributed import all_sum, shift_and_scale
+from sb3_pg.data.minibatches import Minibatch
 from sb3_pg.estimators import (
     EPISODE_LEVELS,
     Importance,
@@ -20,6 +21,26 @@ from sb3_pg.estimators import (
     per_decision_credit,
     self_normalized,
 )
+from sb3_pg.policies.passes import all_log_probs
+
+#: Importance weights of carried steps are truncated here.
+MAX_CARRIED_WEIGHT = 10.0
+
+
+def current_log_prob(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None) -> th.Tensor:
+    """``(n_rows,)`` log-prob under the policy as it is: the stored one where it sampled the action itself."""
+    log_prob = batch.behaviour_log_prob.clone()
+    carried = batch.carried.nonzero().flatten()
+    if len(carried) > 0:
+        part = Minibatch(carried, len(carried), None, len(carried) / batch.n_rows)
+        log_prob[carried] = all_log_probs(policy, batch, part, micro_batch_size)
+    return log_prob
+
+
+def carried_weights(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None) -> th.Tensor:
+    """``(n_rows,)`` pi(a|s) / pi_behaviour(a|s): 1 but for the steps that an earlier policy sampled."""
+    log_prob = current_log_prob(policy, batch, micro_batch_size)
+    return importance_weights(log_ratio(log_prob, batch.behaviour_log_prob), MAX_CARRIED_WEIGHT)
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,7 @@ class Weighting:
         return self_normalized(weights, part.episodes, self.importance, all_sum) if self.self_normalize else weights
 
     @property
-    def looks_around(self) -> bool:
+    def mixes_rows(self) -> bool:
         """Whether the weight of a row depends on other rows."""
         return self.whole_episodes or self.self_normalize
 
@@ -68,37 +89,33 @@ class Weighting:
         """``(n_rows,)`` bool, where weights, not self-normalised yet, were truncated at ``max_weight``."""
         return weights >= self.max_weight
 
-    def worth(self, sample: WeightedSample, part: Minibatch) -> th.Tensor:
-        """What the score of each step is worth before its weight: advantages, normalised, with gamma^t.
+    def unweighted(self, sample: WeightedSample, part: Minibatch) -> th.Tensor:
+        """What the score of each step is multiplied by before its weight: advantages, normalised, with gamma^t.
 
         :return: ``(n_rows,)``
         """
-        advantages = sample.batch.advantages[part.rows]
-        mean, scale = self._advantage_statistics(advantages)
+        advantages = sample.credit.advantages[part.rows]
+        mean, scale = self._shift_and_scale(advantages)
         return self._discounted((advantages - mean) / scale, sample, part)
 
-    def credit(self, sample: WeightedSample, part: Minibatch, weights: th.Tensor) -> th.Tensor:
+    def weighted(self, sample: WeightedSample, part: Minibatch, weights: th.Tensor) -> th.Tensor:
         """What the score of each step is multiplied by.
 
         :param weights: ``(n_rows,)``, as :meth:`normalized` gives them
         :return: ``(n_rows,)``
         """
         if self.importance != "per_decision" or part.episodes is None:
-            return self.worth(sample, part) * weights
-        batch, rows = sample.batch, part.rows
-        mean, scale = self._advantage_statistics(batch.advantages[rows])
-        baseline = (batch.returns - batch.advantages)[rows] + mean
-        rewards = sample.rewards_to_the_end[rows]
-        credit = per_decision_credit(weights, rewards, baseline, part.episodes, self.gamma) / scale
-        return self._discounted(credit, sample, part)
+            return self.unweighted(sample, part) * weights
+        credit, rows = sample.credit, part.rows
+        mean, scale = self._shift_and_scale(credit.advantages[rows])
+        rewards, baseline = sample.rewards_to_the_end[rows], credit.baseline[rows] + mean
+        per_decision = per_decision_credit(weights, rewards, baseline, part.episodes, self.gamma) / scale
+        return self._discounted(per_decision, sample, part)
 
-    def _advantage_statistics(self, advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """What is subtracted from the advantages, and what they are divided by."""
-        if not self.normalize_advantage or len(advantages) == 1:
+    def _shift_and_scale(self, advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        if not self.normalize_advantage:
             return th.zeros_like(advantages[0]), th.ones_like(advantages[0])
-        mean, std = mean_and_std(advantages)
-        # Where no advantage differs from another there is nothing to learn, from weighted rewards either
-        return mean, th.where(std > 0, std + 1e-8, math.inf)
+        return shift_and_scale(advantages)
 
     def _discounted(self, credit: th.Tensor, sample: WeightedSample, part: Minibatch) -> th.Tensor:
         if self.discount is None:
@@ -111,12 +128,14 @@ class WeightedSample:
     """The rows that an update learns from, and the density that they were drawn with.
 
     :param batch: the episodes of this rollout, then those of the batches that are used again
+    :param credit: what their steps are credited with
     :param log_mixture: ``(n_rows,)`` log of the density of the mixture of all behaviour policies along the path of the
         row's weight, relative to that of its own; 0 where there is one policy
     :param log_prob: ``(n_rows,)`` under the policy as it was when the update began
     """
 
     batch: EpisodeBatch
+    credit: Credit
     log_mixture: th.Tensor
     log_prob: th.Tensor
 
@@ -124,4 +143,4 @@ class WeightedSample:
     def rewards_to_the_end(self) -> th.Tensor:
         """``(n_rows,)`` the rewards, with what follows a cut episode's last step added to its own."""
         last = self.batch.episodes.last_row
-        return self.batch.rewards.index_copy(0, last, self.batch.returns[last])
+        return self.batch.rewards.index_copy(0, last, self.credit.returns[last])

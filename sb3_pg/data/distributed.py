@@ -5,6 +5,8 @@ A run of one worker sums over itself. Data-parallel training replaces :func:`all
 
 from __future__ import annotations
 
+import math
+
 import torch as th
 
 
@@ -23,3 +25,18 @@ def mean_and_std(values: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     mean = all_sum(values.sum()) / n
     variance = all_sum((values - mean).square().sum()) / (n - 1).clamp(min=1)
     return mean, variance.sqrt()
+
+
+def shift_and_scale(advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """What advantages are shifted by and divided by, to have mean 0 and deviation 1.
+
+    Where there is one alone, 0 and 1: as in SB3's PPO it stays as it is. Where none differs from another there is
+    nothing to learn, and the scale is infinite.
+
+    :param advantages: ``(n,)``
+    :return: two scalars
+    """
+    mean, std = mean_and_std(advantages)
+    if int(all_sum(th.as_tensor(advantages.numel()))) == 1:
+        return th.zeros_like(mean), th.ones_like(std)
+    return mean, th.where(std > 0, std + 1e-8, math.inf)

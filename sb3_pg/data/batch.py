@@ -1,0 +1,154 @@
+"""A batch of episodes: facts as they were collected, and what each step is credited with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch as th
+
+from sb3_pg.estimators import EpisodeIndex
+
+Observations = th.Tensor | dict[str, th.Tensor]
+Returns = Literal["reward_to_go", "total", "gae"]
+IncompleteEpisodes = Literal["carry", "bootstrap", "truncate", "drop"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a callback made of numbers in the rollout buffer, such as a bonus added to its ``advantages``.
+
+    :param shown: ``(n_rows,)`` what the buffer had said
+    :param now: ``(n_rows,)`` what it says after the callback
+    """
+
+    shown: th.Tensor
+    now: th.Tensor
+
+    def applied(self, computed: th.Tensor) -> th.Tensor:
+        """``(n_rows,)`` the numbers computed here, changed as the callback changed those that it saw."""
+        return th.where(self.now == self.shown, computed, self.now + (computed - self.shown))
+
+
+@dataclass(frozen=True)
+class EpisodeBatch:
+    """The episodes of one update, as they were collected.
+
+    Rows are flat, episode after episode: ``n_rows`` steps of ``n_episodes`` episodes, laid out as ``episodes`` says.
+
+    :param episodes: which episode and which step of it a row is.
+    :param observations: ``(n_rows, *obs_shape)``, or a dictionary of such.
+    :param actions: ``(n_rows,)`` integers for Discrete, else ``(n_rows, action_dim)``.
+    :param rewards: ``(n_rows,)`` as the environment gave them.
+    :param behaviour_log_prob: ``(n_rows,)`` log-prob under the parameters that sampled the action.
+    :param values: ``(n_rows,)`` V(s) under the parameters that collected the row; 0 without a critic.
+    :param carried: ``(n_rows,)`` bool, True where an earlier policy collected the row.
+    :param env: ``(n_episodes,)`` the environment that each was played in.
+    :param terminated: ``(n_episodes,)`` bool, the MDP ended.
+    :param truncated: ``(n_episodes,)`` bool, a time limit ended the episode. Neither: the rollout's edge cut it.
+    :param last_values: ``(n_episodes,)`` the worth of what follows the last row: 0 for nothing.
+    :param advantage_edit: what a callback made of the buffer's ``advantages``, None for nothing
+    :param return_edit: what it made of the buffer's ``returns``
+    """
+
+    episodes: EpisodeIndex
+    observations: Observations
+    actions: th.Tensor
+    rewards: th.Tensor
+    behaviour_log_prob: th.Tensor
+    values: th.Tensor
+    carried: th.Tensor
+    env: th.Tensor
+    terminated: th.Tensor
+    truncated: th.Tensor
+    last_values: th.Tensor
+    advantage_edit: Edit | None = None
+    return_edit: Edit | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of steps."""
+        return self.episodes.n_rows
+
+    def observations_at(self, rows: slice | th.Tensor) -> Observations:
+        """The observations of some rows."""
+        if isinstance(self.observations, dict):
+            return {key: value[rows] for key, value in self.observations.items()}
+        return self.observations[rows]
+
+    def each_episode(self) -> Iterator[slice]:
+        """The rows of one episode after the other."""
+        for end, length in zip(self.episodes.last_row.tolist(), self.episodes.lengths.tolist(), strict=True):
+            yield slice(end + 1 - length, end + 1)
+
+
+@dataclass(frozen=True)
+class ReturnsBatch(EpisodeBatch):
+    """A batch with its returns, as a baseline of the user's sees it.
+
+    :param returns: ``(n_rows,)`` what each step earned, by the algorithm's ``returns``
+    """
+
+    returns: th.Tensor = dataclasses.field(kw_only=True)
+
+
+#: A baseline of the user's: from the batch to ``(n_rows,)`` values, or to one for all rows.
+Baseline = Callable[[ReturnsBatch], "th.Tensor | float"]
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What the steps of a batch are credited with.
+
+    :param returns: ``(n_rows,)`` what each step earned
+    :param advantages: ``(n_rows,)`` the same less the baseline
+    :param value_targets: ``(n_rows,)`` what a critic should have said
+    """
+
+    returns: th.Tensor
+    advantages: th.Tensor
+    value_targets: th.Tensor
+
+    @property
+    def baseline(self) -> th.Tensor:
+        """``(n_rows,)`` what was subtracted."""
+        return self.returns - self.advantages
+
+
+def concatenate(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
+    """One batch of the episodes of several; environments of different batches count as different."""
+    if len(batches) == 1:
+        return batches[0]
+    index = [one.episodes for one in batches]
+    lengths = th.cat([one.lengths for one in index])
+    first_step = th.cat([one.step[one.first_row] for one in index])
+    n_envs = [int(one.env.max()) + 1 for one in batches]
+    envs = [one.env + sum(n_envs[:number]) for number, one in enumerate(batches)]
+    joined: dict[str, Any] = {"episodes": EpisodeIndex.from_lengths(lengths, first_step), "env": th.cat(envs)}
+    for name in FACTS:
+        values = [getattr(one, name) for one in batches]
+        is_dict = isinstance(values[0], dict)
+        joined[name] = {key: th.cat([v[key] for v in values]) for key in values[0]} if is_dict else th.cat(values)
+    return EpisodeBatch(**joined)
+
+
+#: The fields that are laid out row after row or episode after episode, and nothing else.
+FACTS = (
+    "observations",
+    "actions",
+    "rewards",
+    "behaviour_log_prob",
+    "values",
+    "carried",
+    "terminated",
+    "truncated",
+    "last_values",
+)
+
+
+def concatenate_credit(credits: Sequence[Credit]) -> Credit:
+    """The credit of the rows of :func:`concatenate`."""
+    names = [field.name for field in dataclasses.fields(Credit)]
+    return Credit(**{name: th.cat([getattr(one, name) for one in credits]) for name in names})

@@ -1,0 +1,99 @@
+"""Checks of single arguments and of what an environment returned; each error says what to write instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import TypeGuard
+
+import numpy as np
+
+#: Most numbers whose sum of squares NumPy's OpenBLAS takes on one thread.
+MAX_DOT_SIZE = 8192
+
+
+def check_choice(name: str, value: object, choices: Collection[str], or_else: str = "") -> None:
+    """Refuse a name that is not among the valid ones, and list them.
+
+    :param or_else: what else is valid, in words
+    """
+    if not isinstance(value, str) or value not in choices:
+        valid = ", ".join(repr(choice) for choice in choices) + (f" or {or_else}" if or_else else "")
+        raise ValueError(f"{name} must be one of {valid}, got {value!r}")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a real number, of Python or of NumPy, and no truth value."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def check_unit_interval(name: str, value: object) -> None:
+    """Refuse what is not a number in [0, 1]."""
+    if not is_number(value) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
+
+
+def check_positive(name: str, value: object, or_none: str | None = None) -> None:
+    """Refuse what is not a number above 0 (infinity is one).
+
+    :param or_none: what None means, where it is valid
+    """
+    if value is None and or_none is not None:
+        return
+    if not is_number(value) or not value > 0:
+        raise ValueError(f"{name} must be a number > 0{f', or None for {or_none}' if or_none else ''}, got {value!r}")
+
+
+def check_not_negative(name: str, value: object) -> None:
+    """Refuse what is not a finite number of at least 0."""
+    if not is_number(value) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+
+
+def check_schedule(name: str, value: object, or_none: str | None = None) -> None:
+    """Refuse what is neither a finite number nor a function of the progress remaining.
+
+    :param or_none: what None means, where it is valid
+    """
+    if (value is None and or_none is not None) or callable(value) or (is_number(value) and math.isfinite(value)):
+        return
+    raise ValueError(
+        f"{name} must be a number, or a function of the progress remaining (from 1 to 0)"
+        f"{f', or None for {or_none}' if or_none else ''}, got {value!r}"
+    )
+
+
+def check_bool(name: str, value: object) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def check_positive_int(name: str, value: object, or_none: bool = False) -> None:
+    """Refuse what is not an integer of at least 1 (or None, where that means something)."""
+    if or_none and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1{' or None' if or_none else ''}, got {value!r}")
+
+
+def check_finite(what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: int, step: int) -> None:
+    """Refuse NaN and infinity from an environment, and name the environment.
+
+    :param values: ``(n_envs, ...)`` array, or a dictionary of such
+    :param step: the time step to name, in steps over all environments
+    """
+    for given in values.values() if isinstance(values, dict) else (values,):
+        array = np.asarray(given)
+        if array.dtype.kind != "f":
+            continue
+        # A finite sum of squares settles it for few numbers (for many it would start threads of its own); an infinite
+        # one may only have overflowed
+        if (array.size <= MAX_DOT_SIZE and math.isfinite(np.vdot(array, array))) or np.isfinite(array).all():
+            continue
+        bad = ~np.isfinite(array).reshape(n_envs, -1).all(axis=1)
+        env = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"{what} of environment {env} at time step {step} is not finite: {array[env]}. The model is as it was "
+            "before this rollout and can be saved; mend the environment (VecCheckNan finds the action that led there)."
+        )

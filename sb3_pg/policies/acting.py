@@ -1,0 +1,76 @@
+"""Who draws the actions of a rollout: the policy itself, or a fast actor that draws the same."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_pg.policies.fast_actor import CategoricalActor, GaussianActor
+from sb3_pg.policies.stock import is_stock
+
+
+class Actor(Protocol):
+    """Draws actions step by step, and says afterwards how likely they were.
+
+    ``obs_tensor``, ``values`` and ``log_probs`` are those of the last step, or None.
+    """
+
+    obs_tensor: th.Tensor | dict[str, th.Tensor] | None
+    values: th.Tensor | None
+    log_probs: th.Tensor | None
+
+    def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """Draw ``(n_envs, *action_shape)`` actions."""
+
+    def fits(self, policy: ActorCriticPolicy) -> bool:
+        """Whether this is still what the policy does."""
+
+    def evaluation(self, observations: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Values and log-probs of all steps so far, ``(n_rows,)`` each."""
+
+
+class PolicyActor:
+    """The policy itself."""
+
+    def __init__(self, policy: ActorCriticPolicy):
+        self._policy = policy
+        self._evaluations: list[tuple[th.Tensor, th.Tensor]] = []
+        self.obs_tensor: th.Tensor | dict[str, th.Tensor] | None = None
+        self.values: th.Tensor | None = None
+        self.log_probs: th.Tensor | None = None
+
+    def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """See :class:`Actor`."""
+        with th.no_grad():
+            self.obs_tensor = obs_as_tensor(obs, self._policy.device)
+            actions, values, log_probs = self._policy(self.obs_tensor)
+        self.values, self.log_probs = values, log_probs
+        self._evaluations.append((values.flatten(), log_probs))
+        drawn: np.ndarray = actions.cpu().numpy()
+        return drawn
+
+    def fits(self, policy: ActorCriticPolicy) -> bool:
+        """See :class:`Actor`."""
+        return policy is self._policy
+
+    def evaluation(self, observations: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """See :class:`Actor`; what it said when it drew them."""
+        values, log_probs = zip(*self._evaluations, strict=True)
+        return th.cat(values), th.cat(log_probs)
+
+
+def actor_of(policy: ActorCriticPolicy, n_envs: int, n_steps: int, may_be_fast: bool = True) -> Actor:
+    """The fastest that does what the policy does.
+
+    :param n_envs: observations of a step
+    :param n_steps: most steps of the rollout
+    """
+    if not (may_be_fast and is_stock(policy)):
+        return PolicyActor(policy)
+    kind = CategoricalActor if isinstance(policy.action_dist, CategoricalDistribution) else GaussianActor
+    return kind(policy, n_envs, n_steps)  # type: ignore[return-value]  # of observations that are arrays

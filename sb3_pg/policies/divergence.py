@@ -1,0 +1,141 @@
+"""How far two policies are apart."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import cast
+
+import torch as th
+from stable_baselines3.common.distributions import Distribution, kl_divergence
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.distributions import Bernoulli, Categorical, Normal
+from torch.nn import functional as F
+
+from sb3_pg.data.batch import EpisodeBatch, Observations
+from sb3_pg.data.distributed import all_sum
+from sb3_pg.data.minibatches import Minibatch, whole_batch
+from sb3_pg.estimators import kl_estimate
+from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
+
+Rows = slice | th.Tensor
+
+
+def action_distribution(policy: ActorCriticPolicy, observations: Observations) -> Distribution:
+    """The policy's distribution, safe from the next one: a policy of SB3's writes all of them into one object."""
+    with distribution_left_alone(policy):
+        return policy.get_distribution(observations)
+
+
+def policy_kl(old: Distribution, new: Distribution, actions: th.Tensor | None = None) -> th.Tensor:
+    """KL(old || new) of the joint action: in closed form, or where there is none the estimate from actions of the old.
+
+    :param actions: ``(n_rows, ...)``, needed where there is no closed form
+    :return: ``(n_rows,)``; SB3's own leaves the dimensions of Box and MultiBinary actions apart
+    """
+    ours, theirs = _log_probs(old), _log_probs(new)
+    if ours is not None and theirs is not None:
+        # PyTorch's own is infinite as soon as a probability of the new one is too small for single precision
+        return th.stack([(p.exp() * (p - q)).sum(dim=-1) for p, q in zip(ours, theirs, strict=True)]).sum(dim=0)
+    try:
+        kl = kl_divergence(old, new)
+    except NotImplementedError:
+        if actions is None:
+            raise
+        return kl_estimate(new.log_prob(actions) - old.log_prob(actions))
+    joint: th.Tensor = kl.sum(dim=-1) if kl.ndim > 1 else kl
+    return joint
+
+
+def _log_probs(distribution: Distribution) -> list[th.Tensor] | None:
+    """``(n_rows, n_values)`` of each dimension of the action; None where the values cannot be counted."""
+    inner = distribution.distribution
+    dimensions = inner if isinstance(inner, list) else [inner]
+    if all(type(one) is Categorical for one in dimensions):
+        return [cast(Categorical, one).logits for one in dimensions]
+    if type(inner) is Bernoulli:
+        return list(th.stack([F.logsigmoid(inner.logits), F.logsigmoid(-inner.logits)], dim=-1).unbind(dim=1))
+    return None
+
+
+def frozen_copy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    """A policy of the same parameters that does not learn. No random number is drawn on the way.
+
+    A copy of the object and not a new one: SB3's policies do not know all that they were constructed with, and a user's
+    may be more than its parameters.
+    """
+    # The distribution holds intermediate results of the last forward pass, which PyTorch does not copy
+    distribution = getattr(policy, "action_dist", None)
+    shared = {id(policy.optimizer): None, id(distribution): copy.copy(distribution)}
+    frozen = copy.deepcopy(policy, shared)
+    frozen.requires_grad_(False)
+    frozen.set_training_mode(False)
+    return frozen
+
+
+class Divergence:
+    """KL(old || new) over the states of a batch, old being what the policy is when this is made.
+
+    The old distributions are computed once.
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None = None):
+        self._policy, self._batch = policy, batch
+        self._micro_batch_size = micro_batch_size
+        with th.no_grad(), evaluation_mode(policy):
+            self._old = self._distributions()
+
+    def _distributions(self) -> Callable[[Rows], Distribution]:
+        """From rows to the distributions that the policy has there now."""
+        parts = [
+            action_distribution(self._policy, self._batch.observations_at(rows))
+            for _, rows in whole_batch(self._batch).pieces(self._micro_batch_size)
+        ]
+        kept = _joined(parts)
+        if kept is not None:
+            return kept
+        frozen, batch = frozen_copy(self._policy), self._batch
+        return lambda rows: action_distribution(frozen, batch.observations_at(rows))
+
+    def mean(self, part: Minibatch | None = None) -> float:
+        """The mean over a part of the batch, over all of it if None; of the policy as it acts, in evaluation mode."""
+        part = whole_batch(self._batch) if part is None else part
+        with th.no_grad(), evaluation_mode(self._policy):
+            total = sum(self.summed(rows).double() for _, rows in part.pieces(self._micro_batch_size))
+        n_rows = all_sum(th.as_tensor(float(part.n_rows)))
+        return float(all_sum(th.as_tensor(total)) / n_rows)
+
+    def summed(self, rows: Rows) -> th.Tensor:
+        """The sum over some rows, with a gradient."""
+        with th.no_grad():
+            old = self._old(rows)
+        new = action_distribution(self._policy, self._batch.observations_at(rows))
+        return policy_kl(old, new, self._batch.actions[rows]).sum()
+
+
+def _joined(parts: list[Distribution]) -> Callable[[Rows], Distribution] | None:
+    """From rows to their distributions, of SB3's kinds; None for another kind, whose parameters are not known.
+
+    :param parts: of one piece of the rows after the other
+    """
+    inner = [getattr(part, "distribution", None) for part in parts]
+
+    def around(distribution: object) -> Distribution:
+        whole = copy.copy(parts[0])
+        whole.distribution = distribution  # type: ignore[assignment]
+        return whole
+
+    if all(type(one) is Categorical for one in inner):
+        logits = th.cat([cast(Categorical, one).logits for one in inner])
+        return lambda rows: around(Categorical(logits=logits[rows]))
+    if all(isinstance(one, list) and all(type(part) is Categorical for part in one) for one in inner):
+        lists = cast("list[list[Categorical]]", inner)
+        columns = [th.cat([one.logits for one in column]) for column in zip(*lists, strict=True)]
+        return lambda rows: around([Categorical(logits=column[rows]) for column in columns])
+    if all(type(one) is Bernoulli for one in inner):
+        bits = th.cat([cast(Bernoulli, one).logits for one in inner])
+        return lambda rows: around(Bernoulli(logits=bits[rows]))
+    if all(type(one) is Normal for one in inner):
+        means, stds = (th.cat([getattr(one, name) for one in inner]) for name in ("loc", "scale"))
+        return lambda rows: around(Normal(means[rows], stds[rows]))
+    return None

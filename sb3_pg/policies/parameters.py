@@ -1,0 +1,57 @@
+"""Which parameters of a policy are whose: found by what depends on them, not by their names."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+from torch import nn
+
+from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
+
+
+def own_parameters_of_critic(policy: ActorCriticPolicy) -> list[nn.Parameter]:
+    """The parameters on which the values depend and the distribution does not, whether they are frozen or not.
+
+    One evaluation of two observations of zeros, in evaluation mode; no random number is drawn from the generators of
+    the run, and nothing of the policy changes.
+    """
+    parameters = [parameter for parameter in policy.parameters() if parameter.is_floating_point()]
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    observations = obs_as_tensor(_zeros(policy.observation_space), policy.device)
+    devices = [policy.device] if policy.device.type == "cuda" else []
+    with th.random.fork_rng(devices), distribution_left_alone(policy), evaluation_mode(policy), th.enable_grad():
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        try:
+            with th.no_grad():
+                actions = policy(observations)[0]
+            if isinstance(policy.action_space, spaces.Discrete):
+                actions = actions.long().flatten()
+            values, log_prob, entropy = policy.evaluate_actions(observations, actions)
+            of_values = _on_which_depends(values, parameters)
+            of_distribution = _on_which_depends(log_prob, parameters)
+            if entropy is not None:
+                of_distribution |= _on_which_depends(entropy, parameters)
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+    return [parameter for parameter in parameters if parameter in of_values and parameter not in of_distribution]
+
+
+def _zeros(space: spaces.Space[object]) -> np.ndarray | dict[str, np.ndarray]:
+    """Two observations."""
+    if isinstance(space, spaces.Dict):
+        return {key: np.asarray(_zeros(part)) for key, part in space.spaces.items()}
+    return np.zeros((2, *(space.shape or ())), dtype=space.dtype)
+
+
+def _on_which_depends(output: th.Tensor, parameters: list[nn.Parameter]) -> set[nn.Parameter]:
+    if not output.requires_grad:
+        return set()
+    slopes: tuple[th.Tensor | None, ...] = th.autograd.grad(
+        output.sum(), parameters, retain_graph=True, allow_unused=True
+    )
+    return {parameter for parameter, slope in zip(parameters, slopes, strict=True) if slope is not None}

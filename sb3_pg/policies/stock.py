@@ -1,0 +1,135 @@
+"""SB3's MLP policy seen as the few matrix products that it is, where it is nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from torch import nn
+from torch.nn import functional as F
+
+from sb3_pg.policies.actor import ActorPolicy, ZeroValue
+
+ACTIVATIONS = (nn.Tanh, nn.ReLU)
+#: What may not have been replaced, on an object or on its class, where the layers are run without it.
+METHODS = {
+    ActorCriticPolicy: (
+        "__call__",
+        "forward",
+        "extract_features",
+        "evaluate_actions",
+        "predict_values",
+        "_get_action_dist_from_latent",
+    ),
+    FlattenExtractor: ("forward", "__call__"),
+    MlpExtractor: ("forward", "forward_actor", "forward_critic", "__call__"),
+    nn.Sequential: ("forward", "__call__"),
+    nn.Linear: ("forward", "__call__"),
+    nn.Tanh: ("forward", "__call__"),
+    nn.ReLU: ("forward", "__call__"),
+    CategoricalDistribution: ("proba_distribution", "log_prob", "entropy", "sample", "get_actions"),
+    DiagGaussianDistribution: ("proba_distribution", "log_prob", "entropy", "sample", "get_actions"),
+}
+_ORIGINALS = {(owner, name): getattr(owner, name) for owner, names in METHODS.items() for name in names}
+_REPLACEABLE = frozenset(name for names in METHODS.values() for name in names)
+
+
+def is_stock(policy: ActorCriticPolicy) -> bool:
+    """Whether there is one way through the policy's layers, and it is known.
+
+    That is so for SB3's own and our own MLP policy, on the CPU, where nothing was overridden, replaced or hooked.
+    """
+    space = policy.observation_space
+    return (
+        type(policy) in (ActorCriticPolicy, ActorPolicy)
+        and policy.device.type == "cpu"
+        and isinstance(space, spaces.Box)
+        and not (policy.normalize_images and is_image_space(space))
+        and type(policy.pi_features_extractor) is type(policy.vf_features_extractor) is FlattenExtractor
+        and type(policy.mlp_extractor) is MlpExtractor
+        and type(policy.mlp_extractor.policy_net) is type(policy.mlp_extractor.value_net) is nn.Sequential
+        and type(policy.action_dist) in (CategoricalDistribution, DiagGaussianDistribution)
+        and _REPLACEABLE.isdisjoint(vars(policy.action_dist))
+        and all(map(is_bare, containers(policy)))
+        and all(map(_is_known, layers_of(policy)))
+        and all(getattr(owner, name) is original for (owner, name), original in _ORIGINALS.items())
+        and not (th.is_autocast_enabled("cpu") or nn.modules.module._has_any_global_hook())
+    )
+
+
+def containers(policy: ActorCriticPolicy) -> list[nn.Module]:
+    """The modules around the layers."""
+    extractor = policy.mlp_extractor
+    around = [policy, policy.pi_features_extractor, policy.vf_features_extractor]
+    return [*around, extractor, extractor.policy_net, extractor.value_net]
+
+
+def layers_of(policy: ActorCriticPolicy) -> list[nn.Module]:
+    """The layers, activations among them."""
+    return [
+        *policy.mlp_extractor.policy_net,
+        policy.action_net,
+        *policy.mlp_extractor.value_net,
+        policy.value_net,
+    ]
+
+
+def is_bare(module: nn.Module) -> bool:
+    """Whether nobody listens to its passes, forwards or backwards, and nothing of it was replaced."""
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or not _REPLACEABLE.isdisjoint(module.__dict__)
+    )
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """Whether it is an activation, a linear layer with a bias in single precision, or no critic."""
+    if type(layer) is nn.Linear:
+        return is_bare(layer) and all(
+            type(parameter) is nn.Parameter and parameter.dtype == th.float32
+            for parameter in (layer.weight, layer.bias)
+        )
+    return is_bare(layer) and type(layer) in (*ACTIVATIONS, ZeroValue)
+
+
+def layers(net: nn.Sequential, head: nn.Module) -> Iterator[tuple[nn.Linear, type[nn.Module] | None]]:
+    """The linear layers of a net and its head, each with the kind of activation that follows it."""
+    modules = [*net, head]
+    for module, following in zip(modules, [*modules[1:], None], strict=True):
+        if isinstance(module, nn.Linear):
+            yield module, type(following) if isinstance(following, ACTIVATIONS) else None
+
+
+def log_prob_and_entropy(
+    policy: ActorCriticPolicy, parameters: th.Tensor, actions: th.Tensor, entropy_gradient: bool = False
+) -> tuple[th.Tensor, th.Tensor]:
+    """Of the distributions that the last layer of the actor stands for.
+
+    :param parameters: ``(n_rows, n)`` logits or means
+    :param actions: ``(n_rows,)`` or ``(n_rows, action_dim)``
+    :param entropy_gradient: whether the entropies need one
+    :return: ``(n_rows,)`` each
+    """
+    distribution = policy.action_dist
+    if isinstance(distribution, DiagGaussianDistribution):
+        distribution = copy.copy(distribution).proba_distribution(parameters, policy.log_std)
+        return distribution.log_prob(actions), distribution.entropy()  # type: ignore[return-value]  # never None here
+    # What SB3's does, without its softmax, sum and checks of every row
+    log_probs = F.log_softmax(parameters, dim=-1)
+    chosen = log_probs.gather(1, actions[:, None]).squeeze(1)
+    log_probs = log_probs if entropy_gradient else log_probs.detach()
+    return chosen, -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
+def categorical_log_prob(logits: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    """``(n_rows,)`` of the actions ``(n_rows,)``."""
+    return F.log_softmax(logits, dim=-1).gather(1, actions[:, None]).squeeze(1)

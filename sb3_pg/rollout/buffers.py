@@ -1,0 +1,390 @@
+"""Rollout buffers that know episodes and keep facts: raw rewards, how each episode ended, log-probs of the behaviour.
+
+This package's algorithms read :attr:`EpisodeRolloutBuffer.batch`, the episodes of an update, and credit its steps
+themselves. Stock PPO and A2C read SB3's ``advantages`` and ``returns``, which are filled when somebody looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, get_args
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
+
+from sb3_pg.data.batch import Baseline, Edit, EpisodeBatch, IncompleteEpisodes, Observations, Returns
+from sb3_pg.data.checks import check_choice, check_positive_int, is_number
+from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex
+from sb3_pg.rollout.credit import credit_of
+from sb3_pg.rollout.running import FoundEpisodes, Running
+from sb3_pg.rollout.timeline import Timeline
+
+BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES)
+#: Least number of steps after which an episode that never ends is cut.
+MIN_CUT_LENGTH = 10_000
+
+
+class EpisodeRolloutBuffer(RolloutBuffer):
+    """A rollout buffer that keeps rewards raw, remembers unfinished episodes and computes Monte-Carlo advantages.
+
+    In stock PPO or A2C it replaces GAE::
+
+        PPO(ActorPolicy, env, rollout_buffer_class=EpisodeRolloutBuffer,
+            rollout_buffer_kwargs=dict(returns="reward_to_go", baseline="time_mean"))
+
+    There it takes what SB3's collection gives it: at a time limit gamma * V(terminal observation) is part of the
+    reward, 0 for an :class:`~sb3_pg.policies.actor.ActorPolicy`; and ``incomplete_episodes="carry"`` is refused,
+    because SB3's training reads the rows of one rollout, and no others.
+
+    :param buffer_size: most steps of a rollout, per environment
+    :param returns: ``"reward_to_go"``, ``"total"`` or ``"gae"``
+    :param baseline: ``"none"``, ``"value"``, ``"batch_mean"``, ``"time_mean"``, ``"leave_one_out"``,
+        ``"time_leave_one_out"``, a number, or a callable from a :class:`~sb3_pg.data.batch.ReturnsBatch` to
+        ``(n_rows,)`` values, or to one for all rows. Where a leave-one-out baseline has no other episode to look at, it
+        is 0. With reward-to-go prefer ``"time_mean"``: ``"batch_mean"``, the mean of the episodes' *total* returns,
+        is above what late steps still earn, and can be noisier than no baseline.
+    :param incomplete_episodes: what an episode cut by the rollout's edge is worth. ``"carry"``: nothing until it ends
+        in a later rollout, then all of it. ``"bootstrap"``: what was earned, plus the critic's value of the rest.
+        ``"truncate"``: what was earned. ``"drop"``: nothing (no row of it is trained on), which favours short ones.
+    :param episodes_per_env: with a number, a batch holds exactly that many whole episodes of each environment; cut ones
+        wait for their end, whatever ``incomplete_episodes`` says.
+    :param cut_length: an episode that waits is cut once it has this many steps: the rest is worth the critic's value,
+        nothing without a critic, and then counts as an episode. None: ten rollouts, and 10,000 steps at least.
+    :raises ValueError: for an unknown name
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device | str = "auto",
+        gae_lambda: float = 1,
+        gamma: float = 0.99,
+        n_envs: int = 1,
+        returns: Returns = "reward_to_go",
+        baseline: str | float | Baseline = "batch_mean",
+        incomplete_episodes: IncompleteEpisodes = "bootstrap",
+        episodes_per_env: int | None = None,
+        cut_length: int | None = None,
+    ):
+        check_choice("returns", returns, get_args(Returns))
+        check_choice("incomplete_episodes", incomplete_episodes, get_args(IncompleteEpisodes))
+        if not (callable(baseline) or is_number(baseline)):
+            check_choice("baseline", baseline, BUFFER_BASELINES, or_else="a number, or a callable")
+        if returns == "gae" and baseline != "value":
+            raise ValueError(f"returns='gae' is relative to a critic: write baseline='value', not {baseline!r}")
+        check_positive_int("cut_length", cut_length, or_none=True)
+        check_positive_int("episodes_per_env", episodes_per_env, or_none=True)
+        self.returns_name = returns
+        self.baseline = baseline
+        self.incomplete_episodes = incomplete_episodes
+        self.episodes_per_env = episodes_per_env
+        self.cut_length = max(10 * buffer_size, MIN_CUT_LENGTH) if cut_length is None else cut_length
+        self._running = Running.nothing(n_envs)
+        # Of each environment, step by step: whole episodes finished, whether the beginning of the running one is known
+        self._finished, self._known = self._running.finished, self._running.known
+        self._found: FoundEpisodes | None = None
+        self._shown: dict[str, np.ndarray] | None = None
+        super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
+        self.forget()
+
+    def reset(self) -> None:
+        """Make room for a rollout. Episodes carried over stay, unless the last rollout was broken off: a step of it
+        may be lost, and without it they could not be put together again.
+        """
+        if self._found is None:
+            self._running = Running.nothing(self.n_envs)
+        else:
+            self._show_edits(self._found.timeline)
+            self._running = self._found.running(self._known)
+        self._found, self._shown = None, None
+        super().reset()
+        shape = (self.buffer_size, self.n_envs)
+        self.truncated = np.zeros(shape, dtype=bool)
+        self.terminal_values = np.zeros(shape, dtype=np.float32)
+        self._finished, self._known = self._running.finished.copy(), self._running.known.copy()
+
+    def forget(self) -> None:
+        """Drop the memory of unfinished episodes, because the next rollout does not continue them."""
+        self._found, self._running = None, Running.nothing(self.n_envs)
+        self._finished, self._known = self._running.finished.copy(), self._running.known.copy()
+
+    @property
+    def carried_steps(self) -> int:
+        """Steps that wait for the end of their episode, over all environments."""
+        if self._found is not None:
+            return self._found.n_waiting_rows
+        return 0 if self._running.carried is None else len(self._running.carried.env)
+
+    @property
+    def quota_filled(self) -> bool:
+        """True once every environment has finished its ``episodes_per_env`` episodes; never without such a number."""
+        return self.episodes_per_env is not None and bool((self._finished >= self.episodes_per_env).all())
+
+    # --- facts in --------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        obs: np.ndarray | dict[str, np.ndarray],
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+        value: th.Tensor,
+        log_prob: th.Tensor,
+    ) -> None:
+        """As in SB3. A step that ended episodes is followed by :meth:`add_episode_ends`."""
+        if self.pos == 0:
+            self._known |= np.asarray(episode_start, dtype=bool)
+        super().add(obs, action, reward, episode_start, value, log_prob)  # type: ignore[arg-type]
+
+    @property
+    def takes_facts(self) -> bool:
+        """Whether :meth:`add_facts` may stand in for :meth:`add`: not where a subclass has its own."""
+        return type(self).add is EpisodeRolloutBuffer.add and not isinstance(self.observations, dict)
+
+    def add_facts(self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, episode_start: np.ndarray) -> None:
+        """A step without its values and log-probs, which :meth:`add_evaluation` has to follow up for all of them.
+
+        :param obs: ``(n_envs, *obs_shape)``
+        """
+        pos = self.pos
+        if pos == 0:
+            self._known |= np.asarray(episode_start, dtype=bool)
+        self.observations[pos] = obs.reshape(self.n_envs, *self.obs_shape)
+        self.actions[pos] = action.reshape(self.n_envs, self.action_dim)
+        self.rewards[pos] = reward
+        self.episode_starts[pos] = episode_start
+        self.pos = pos + 1
+        self.full = self.pos == self.buffer_size
+
+    def add_evaluation(self, values: th.Tensor, log_probs: th.Tensor) -> None:
+        """Values and log-probs of all steps so far, under the policy that drew them.
+
+        :param values: ``(n_rows,)``, step after step
+        :param log_probs: ``(n_rows,)``
+        """
+        shape = (self.pos, self.n_envs)
+        self.values[: self.pos] = values.cpu().numpy().reshape(shape)
+        self.log_probs[: self.pos] = log_probs.cpu().numpy().reshape(shape)
+
+    def rows_since(self, step: int) -> tuple[th.Tensor, th.Tensor]:
+        """Observations and actions of the steps from one on, ``(n_rows, ...)``, step after step."""
+        n_rows = (self.pos - step) * self.n_envs
+        observations = self._tensor(self.observations[step : self.pos].reshape(n_rows, *self.obs_shape))
+        return observations, self._actions(self._tensor(self.actions[step : self.pos].reshape(n_rows, -1)))
+
+    def add_episode_ends(self, envs: np.ndarray, truncated: np.ndarray, terminal_values: np.ndarray) -> None:
+        """Note how the episodes ended that the step just added was the last of.
+
+        :param envs: ``(n,)`` indices of the environments that are done
+        :param truncated: ``(n,)`` bool, True where a time limit ended the episode and the MDP did not
+        :param terminal_values: ``(n,)`` value of what would have followed, 0 for nothing
+        """
+        self.truncated[self.pos - 1, envs] = truncated
+        self.terminal_values[self.pos - 1, envs] = terminal_values
+        self._finished[envs] += self._known[envs]
+        self._known[envs] = True
+
+    def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
+        """Find the episodes of the rollout; a second call, after ``rewards`` were edited, begins anew.
+
+        :param last_values: ``(n_envs,)`` or ``(n_envs, 1)`` V of the observation after the last step
+        :param dones: ``(n_envs,)`` whether the last step ended an episode
+        """
+        self._shown = None
+        self._edge_values = last_values.detach().cpu().numpy().reshape(-1)
+        whole_only = self.incomplete_episodes in ("carry", "drop")
+        self._found = FoundEpisodes(
+            self._timeline(np.asarray(dones, dtype=bool)),
+            self._edge_values,
+            self._finished,
+            whole_only=whole_only,
+            waits=self.incomplete_episodes == "carry" or self.episodes_per_env is not None,
+            per_env=self.episodes_per_env,
+            cut_length=self.cut_length,
+        )
+
+    def _timeline(self, dones: np.ndarray) -> Timeline:
+        """All rows, carried ones included, environment after environment and in the order of time."""
+        starts = self.episode_starts[: self.pos].astype(bool)
+        done = np.concatenate([starts[1:], dones[None]])
+        starts[0] |= self._running.resumes
+        names = ("actions", "log_probs", "truncated", "terminal_values")
+        fields = {name: getattr(self, name)[: self.pos] for name in names}
+        # As they are now: an edit counts by computing the returns again, as in SB3
+        fields |= {name: getattr(self, name)[: self.pos].copy() for name in ("rewards", "values")}
+        if isinstance(self.observations, dict):
+            fields |= {_OBSERVATION + key: value[: self.pos] for key, value in self.observations.items()}
+        else:
+            fields[_OBSERVATION] = self.observations[: self.pos]
+        fields |= {"start": starts, "done": done, "step": self._steps(starts)}
+        return Timeline(fields, self._running.carried)
+
+    def _steps(self, starts: np.ndarray) -> np.ndarray:
+        """``(n_steps, n_envs)`` the t of each row in its episode, which may have begun before this rollout."""
+        rows = np.arange(len(starts))[:, None]
+        last_start = np.maximum.accumulate(np.where(starts, rows, -1))
+        steps: np.ndarray = np.where(last_start >= 0, rows - last_start, rows + self._running.elapsed)
+        return steps
+
+    # --- a batch out -----------------------------------------------------------------------------------------------
+
+    @property
+    def batch(self) -> EpisodeBatch | None:
+        """The episodes of the rollout just finished, with what callbacks made of them until now.
+
+        None before the rollout is finished, or where there is no episode to learn from.
+        """
+        if self._found is None or not self._found.used.any():
+            return None
+        self._show_edits(self._found.timeline)
+        return self._assemble(self._found)
+
+    @property
+    def n_episodes_ended(self) -> int:
+        """How many episodes of the batch were played to their end, by the MDP or a time limit."""
+        return 0 if self._found is None else int((self._found.used & self._found.segments.complete).sum())
+
+    def _assemble(self, found: FoundEpisodes) -> EpisodeBatch:
+        """The facts of the segments in use, as tensors."""
+        segments, used, marks = found.segments, found.used, found.timeline.marks
+        rows, last = segments.rows(used), segments.last[used]
+        values_at = found.timeline.taker(rows)
+
+        def take(name: str) -> th.Tensor:
+            return self._tensor(values_at(name))
+
+        def edit(name: str) -> Edit | None:
+            return Edit(take(_SHOWN + name), take(_NOW + name)) if found.timeline.has(_NOW + name) else None
+
+        lengths = self._tensor(segments.lengths[used])
+        done, truncated, terminal = (marks[name][last] for name in ("done", "truncated", "terminal_values"))
+        follows = 0.0 if self.incomplete_episodes == "truncate" else self._edge_values[segments.env[used]]
+        return EpisodeBatch(
+            episodes=EpisodeIndex(lengths, th.repeat_interleave(lengths), take("step")),
+            observations=self._observations(take),
+            actions=self._actions(take("actions")),
+            rewards=take("rewards"),
+            behaviour_log_prob=take("log_probs"),
+            values=take("values"),
+            carried=self._tensor(found.timeline.source[rows] < 0),
+            env=self._tensor(segments.env[used]),
+            terminated=self._tensor(done & ~truncated),
+            truncated=self._tensor(done & truncated),
+            last_values=self._tensor(np.where(done, terminal, follows).astype(np.float32)),
+            advantage_edit=edit("advantages"),
+            return_edit=edit("returns"),
+        )
+
+    def _tensor(self, array: np.ndarray) -> th.Tensor:
+        return th.as_tensor(array, device=self.device)
+
+    def _observations(self, take: Callable[[str], th.Tensor]) -> Observations:
+        if isinstance(self.observations, dict):
+            return {key: take(_OBSERVATION + key) for key in self.observations}
+        return take(_OBSERVATION)
+
+    def _actions(self, actions: th.Tensor) -> th.Tensor:
+        """As ``evaluate_actions`` wants them; the other discrete spaces as SB3's buffers give them, in float32."""
+        return actions.flatten().long() if isinstance(self.action_space, spaces.Discrete) else actions.float()
+
+    # --- SB3's layout, for callbacks and for SB3's own train() -------------------------------------------------------
+
+    @property
+    def advantages(self) -> np.ndarray:
+        """``(buffer_size, n_envs)`` returns less the baseline; 0 where a row is not used in this update."""
+        return self._column("advantages")
+
+    @advantages.setter
+    def advantages(self, value: np.ndarray) -> None:
+        self._set_column("advantages", value)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """``(buffer_size, n_envs)`` what a critic should have said; what it said where a row is not used."""
+        return self._column("returns")
+
+    @returns.setter
+    def returns(self, value: np.ndarray) -> None:
+        self._set_column("returns", value)
+
+    # The arrays lie where SB3's own buffers have them, in the object's dictionary, under the names of the properties.
+
+    def _column(self, name: str) -> np.ndarray:
+        if self._found is not None and self._shown is None:
+            self._show(self._found)
+        column: np.ndarray = self.__dict__[name]
+        return column
+
+    def _set_column(self, name: str, value: np.ndarray) -> None:
+        if self._found is not None and self._shown is None:
+            self._show(self._found)
+        self.__dict__[name] = value
+
+    def _show(self, found: FoundEpisodes) -> None:
+        """Compute SB3's columns, and remember what they said: what a callback makes of them counts."""
+        columns = {"advantages": np.zeros_like(self.values), "returns": self.values.copy()}
+        if found.used.any():
+            batch = self._assemble(found)
+            credit = credit_of(batch, self.returns_name, self.baseline, self.gamma, self.gae_lambda)
+            source = found.timeline.source[found.segments.rows(found.used)]
+            here = np.flatnonzero(source >= 0)
+            columns["advantages"].reshape(-1)[source[here]] = credit.advantages.cpu().numpy()[here]
+            columns["returns"].reshape(-1)[source[here]] = credit.value_targets.cpu().numpy()[here]
+        self._shown = {name: column.copy() for name, column in columns.items()}
+        self.__dict__.update(columns)
+
+    def _show_edits(self, timeline: Timeline) -> None:
+        """Put edited columns beside the facts: they go with a row, also into the rollout in which it is used."""
+        for name, shown in (self._shown or {}).items():
+            now = np.asarray(self.__dict__[name], dtype=np.float32)
+            is_edited = timeline.has(_NOW + name) or not np.array_equal(now, shown)
+            if is_edited and now.shape == shown.shape:
+                timeline.add(_SHOWN + name, shown[: self.pos])
+                timeline.add(_NOW + name, now[: self.pos])
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        """Samples for SB3's own ``train()``, of the rows in use.
+
+        :raises ValueError: with ``"carry"`` or ``episodes_per_env``, which need this package's algorithms; with
+            ``"drop"`` if no episode began and ended in the rollout
+        """
+        if self.incomplete_episodes == "carry" or self.episodes_per_env is not None:
+            raise ValueError(
+                f"incomplete_episodes={self.incomplete_episodes!r} with episodes_per_env={self.episodes_per_env} keeps "
+                "whole episodes, which SB3's own algorithms cannot read. In their rollout_buffer_kwargs write "
+                "incomplete_episodes='bootstrap', 'truncate' or 'drop' and leave episodes_per_env out."
+            )
+        if self._found is not None and self._shown is None:
+            self._show(self._found)
+        if self._found is None or self._found.used.all():
+            return super().get(batch_size)
+        return self._samples_in_use(self._found, batch_size)
+
+    def _samples_in_use(
+        self, found: FoundEpisodes, batch_size: int | None
+    ) -> Generator[RolloutBufferSamples, None, None]:
+        in_use = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
+        in_use.reshape(-1)[found.timeline.source[found.segments.rows(found.used)]] = True
+        if not in_use.any():
+            raise ValueError(
+                f"No episode began and ended within n_steps={self.buffer_size}, and incomplete_episodes='drop' uses no "
+                "other: raise n_steps, or write incomplete_episodes='bootstrap' or 'truncate'"
+            )
+        next(super().get(1))  # lays the columns out flat, environment after environment
+        rows = np.random.permutation(np.flatnonzero(in_use.swapaxes(0, 1).reshape(-1)))
+        size = len(rows) if batch_size is None else batch_size
+        for begin in range(0, len(rows), size):
+            yield self._get_samples(rows[begin : begin + size])
+
+
+_OBSERVATION = "observation/"
+_SHOWN, _NOW = "shown/", "now/"
+
+
+class EpisodeDictRolloutBuffer(EpisodeRolloutBuffer, DictRolloutBuffer):  # type: ignore[misc]  # as in SB3's own
+    """:class:`EpisodeRolloutBuffer` for dictionaries of observations."""

@@ -1,0 +1,82 @@
+"""What the steps of a batch are credited with: returns, less a baseline, from the facts of the batch alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch as th
+
+from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, Returns, ReturnsBatch
+from sb3_pg.data.checks import is_number
+from sb3_pg.data.distributed import all_sum
+from sb3_pg.estimators import BATCH_BASELINES, generalized_advantage, reward_to_go, total_return
+from sb3_pg.estimators.episodes import check_rows
+
+
+def returns_of(batch: EpisodeBatch, returns: Returns, gamma: float, gae_lambda: float) -> th.Tensor:
+    """What each step earned, see :mod:`sb3_pg.estimators.returns`; for ``"gae"`` the advantage plus V.
+
+    :return: ``(n_rows,)``
+    """
+    if returns == "gae":
+        last_values = batch.last_values
+        advantages = generalized_advantage(batch.rewards, batch.values, batch.episodes, gamma, gae_lambda, last_values)
+        return advantages + batch.values
+    estimator = total_return if returns == "total" else reward_to_go
+    return estimator(batch.rewards, batch.episodes, gamma, batch.last_values)
+
+
+def value_targets_of(batch: EpisodeBatch, earned: th.Tensor, returns: Returns, gamma: float) -> th.Tensor:
+    """What a critic should have said: what the step earned, or of a total return the part that was still to come.
+
+    :param earned: ``(n_rows,)`` as :func:`returns_of` gives it
+    :return: ``(n_rows,)``, as a callback edited them in the buffer
+    """
+    targets = reward_to_go(batch.rewards, batch.episodes, gamma, batch.last_values) if returns == "total" else earned
+    return targets if batch.return_edit is None else batch.return_edit.applied(targets)
+
+
+def baseline_of(batch: EpisodeBatch, earned: th.Tensor, baseline: str | float | Baseline) -> th.Tensor:
+    """What is subtracted, see :mod:`sb3_pg.estimators.baselines`; without other episodes, leave-one-out is 0.
+
+    :param earned: ``(n_rows,)`` as :func:`returns_of` gives it
+    :return: ``(n_rows,)``
+    :raises ValueError: for values of a callable that are neither one a row nor one for all
+    """
+    if is_number(baseline):
+        return th.full_like(earned, float(baseline))
+    if callable(baseline):
+        return _values_of(baseline, batch, earned)
+    if baseline == "value":
+        return batch.values
+    is_alone = int(all_sum(th.as_tensor(batch.episodes.n_episodes))) == 1
+    if baseline == "none" or (is_alone and baseline == "leave_one_out"):
+        return th.zeros_like(earned)
+    return BATCH_BASELINES[str(baseline)](earned, batch.episodes, all_sum)
+
+
+def _values_of(baseline: Baseline, batch: EpisodeBatch, earned: th.Tensor) -> th.Tensor:
+    facts = {field.name: getattr(batch, field.name) for field in dataclasses.fields(EpisodeBatch)}
+    values = th.as_tensor(baseline(ReturnsBatch(**facts, returns=earned))).detach().to(earned)
+    if values.ndim == 0:
+        return values.expand_as(earned)
+    check_rows("the values of the callable baseline", values, batch.n_rows)
+    return values
+
+
+def advantages_of(batch: EpisodeBatch, earned: th.Tensor, baseline: th.Tensor) -> th.Tensor:
+    """What each step earned less its baseline, ``(n_rows,)``, as a callback edited it in the buffer."""
+    advantages = earned - baseline
+    return advantages if batch.advantage_edit is None else batch.advantage_edit.applied(advantages)
+
+
+def credit_of(
+    batch: EpisodeBatch, returns: Returns, baseline: str | float | Baseline, gamma: float, gae_lambda: float
+) -> Credit:
+    """Everything that the steps of a batch are credited with."""
+    earned = returns_of(batch, returns, gamma, gae_lambda)
+    return Credit(
+        returns=earned,
+        advantages=advantages_of(batch, earned, baseline_of(batch, earned, baseline)),
+        value_targets=value_targets_of(batch, earned, returns, gamma),
+    )

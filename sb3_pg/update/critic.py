@@ -1,0 +1,99 @@
+"""The critic: its loss, and the optimizer and the steps of its own that it may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.nn import functional as F
+
+from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.minibatches import whole_batch
+from sb3_pg.policies.parameters import own_parameters_of_critic
+from sb3_pg.policies.passes import Passes
+from sb3_pg.update.guard import guarded_clip
+
+#: Optimizers that PyTorch has in one piece too, for all parameters at once.
+FUSED = (th.optim.Adam, th.optim.AdamW)
+
+
+@dataclass(frozen=True)
+class ValueLoss:
+    """The sum of the critic's squared errors on some rows.
+
+    :param targets: ``(n_rows,)`` what the critic should say
+    :param before: ``(n_rows,)`` what it said at collection
+    :param clip_range: most that a value counts as having moved from there, as in SB3's PPO; None for any
+    """
+
+    targets: th.Tensor
+    before: th.Tensor
+    clip_range: float | None = None
+
+    def __call__(self, values: th.Tensor, rows: slice | th.Tensor) -> th.Tensor:
+        """:param values: ``(n,)`` or ``(n, 1)`` the critic's values of those rows"""
+        values = values.flatten()
+        if self.clip_range is not None:
+            before = self.before[rows]
+            values = before + (values - before).clamp(-self.clip_range, self.clip_range)
+        return F.mse_loss(values, self.targets[rows], reduction="sum")
+
+
+def separate_critic(policy: ActorCriticPolicy, learning_rate: float, value_learning_rate: float) -> th.optim.Optimizer:
+    """Give the critic's own parameters an optimizer of their own; what the actor uses stays with the policy's.
+
+    Adam and AdamW step for all parameters at once, unless ``optimizer_kwargs`` say how they are to. An optimizer that a
+    callback gave to the policy stays the object that it is.
+
+    :return: the critic's optimizer, of the policy's class
+    :raises ValueError: if there are no parameters that the critic alone uses
+    """
+    own = set(own_parameters_of_critic(policy))
+    if not own:
+        raise ValueError(
+            "value_learning_rate gives the critic an optimizer of its own, and this policy has no parameters that the "
+            "critic alone uses: write value_learning_rate=None (and n_value_updates=1) for one joint loss"
+        )
+    make = cast("Callable[..., th.optim.Optimizer]", policy.optimizer_class)
+    kwargs: dict[str, Any] = policy.optimizer_kwargs
+    has_chosen = not kwargs.keys().isdisjoint(("fused", "foreach", "differentiable"))
+    if policy.optimizer_class in FUSED and policy.device.type in ("cpu", "cuda") and not has_chosen:
+        kwargs = kwargs | {"fused": True}  # the same numbers but for rounding, without a loop in Python
+    if policy.optimizer.state or len(policy.optimizer.param_groups) > 1:
+        for group in policy.optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in own]
+    else:
+        policy.optimizer = make([p for p in policy.parameters() if p not in own], lr=learning_rate, **kwargs)
+    return make([p for p in policy.parameters() if p in own], lr=value_learning_rate, **kwargs)
+
+
+def fit_critic(
+    policy: ActorCriticPolicy,
+    optimizer: th.optim.Optimizer,
+    batch: EpisodeBatch,
+    value_loss: ValueLoss,
+    n_updates: int,
+    micro_batch_size: int | None,
+    max_grad_norm: float | None,
+) -> float:
+    """Steps of the critic's own optimizer, each on the whole batch; frozen parameters stay as they are.
+
+    :return: the loss before the last of them
+    """
+    loss = th.zeros((), device=batch.rewards.device)
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    passes = Passes(policy, batch.n_rows, micro_batch_size, known_to_sb3=False)
+    for _ in range(n_updates):
+        optimizer.zero_grad()
+        loss = th.zeros_like(loss)
+        for _, rows in whole_batch(batch).pieces(micro_batch_size):
+            part = value_loss(passes.values(batch.observations_at(rows)), rows) / batch.n_rows
+            if parameters and part.requires_grad:
+                part.backward(inputs=parameters)  # not into features that are the actor's to learn
+            loss += part.detach()
+        guarded_clip(optimizer, loss, max_grad_norm)
+        optimizer.step()
+    return loss.item()

@@ -1,0 +1,93 @@
+"""From a loss to a gradient in the parameters, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.minibatches import Minibatch
+from sb3_pg.policies.contexts import distribution_left_alone
+from sb3_pg.policies.passes import Passes
+from sb3_pg.update.critic import ValueLoss
+
+#: From the log-probs of some rows, and where they are in the minibatch, to their share of the policy's loss.
+PolicyLoss = Callable[[th.Tensor, slice], th.Tensor]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The parts of a loss, scalars without a gradient; tensors, so that an accelerator need not be waited for.
+
+    :param total: what the gradient is of
+    :param entropy: minus the mean entropy of a row
+    :param value: the critic's mean squared error, 0 if it is not part of the loss
+    """
+
+    total: th.Tensor
+    policy: th.Tensor
+    entropy: th.Tensor
+    value: th.Tensor
+
+
+def logged_losses(steps: Sequence[Losses]) -> dict[str, float]:
+    """What is logged of the losses of an update's steps: the mean over them."""
+    rows = th.stack([th.stack([one.policy, one.entropy, one.value]) for one in steps])
+    return dict(zip(("policy_loss", "entropy_loss", "value_loss"), rows.mean(dim=0).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a gradient step minimises: policy_loss - ent_coef * entropy + vf_coef * value_loss + penalty.
+
+    :param divisor: of the sum of the entropies, that of the policy's loss
+    :param value_loss: of a critic that is part of the loss, None where it is not
+    :param vf_coef: its weight
+    :param penalty: from rows of the batch to their share of one more loss
+    """
+
+    policy_loss: PolicyLoss
+    divisor: th.Tensor
+    ent_coef: float
+    vf_coef: float = 0.0
+    value_loss: ValueLoss | None = None
+    penalty: Callable[[slice | th.Tensor], th.Tensor] | None = None
+
+
+def accumulate_gradient(
+    policy: ActorCriticPolicy,
+    batch: EpisodeBatch,
+    part: Minibatch,
+    objective: Objective,
+    micro_batch_size: int | None,
+) -> Losses:
+    """Gradient of the objective on a part of the batch, into the parameters' ``.grad``; frozen ones get none."""
+    parts = th.zeros(4, device=batch.rewards.device)
+    passes = Passes(policy, part.n_rows, micro_batch_size, known_to_sb3=True)
+    with distribution_left_alone(policy):
+        for where, rows in part.pieces(micro_batch_size):
+            values, log_prob, entropy = passes.evaluate(
+                batch.observations_at(rows),
+                batch.actions[rows],
+                values=objective.value_loss is not None,
+                entropy_gradient=objective.ent_coef != 0.0,
+            )
+            policy_part = objective.policy_loss(log_prob, where)
+            # Without a closed form, -log_prob estimates the entropy
+            entropy_sum = -(-log_prob if entropy is None else entropy).sum()
+            if objective.ent_coef == 0.0:
+                entropy_sum = entropy_sum.detach()  # it is logged, but a backward pass through it would be for nothing
+            loss = policy_part + objective.ent_coef * entropy_sum / objective.divisor
+            value_part = th.zeros_like(loss)
+            if objective.value_loss is not None and values is not None:
+                value_part = objective.value_loss(values, rows) / part.n_rows
+                loss = loss + objective.vf_coef * value_part
+            if objective.penalty is not None:
+                loss = loss + objective.penalty(rows) / part.n_rows
+            if loss.requires_grad:  # not where everything is frozen
+                loss.backward()
+            parts += th.stack([loss, policy_part, entropy_sum / part.n_rows, value_part]).detach()
+    return Losses(*parts.unbind())

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.type_aliases import EpisodeBatch
+from sb3_pg.data.batch import EpisodeBatch
 
 Algorithm = TypeVar("Algorithm", bound=PolicyGradientAlgorithm)
 Rows = list[list[float]]

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.type_aliases import EpisodeBatch
+from sb3_pg.data.batch import EpisodeBatch
 from tests.probes import DiaryEnv
 
 #: Every test of this list's users holds for every algorithm in it.

@@ -24,7 +24,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import ActorPolicy, EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
-from sb3_pg.common.buffers import BUFFER_BASELINES
+from sb3_pg.rollout.buffers import BUFFER_BASELINES
 from tests.helpers import Recorder, Rows, Tape, callable_baseline, literal_baseline, literal_gae, literal_returns
 from tests.tabular import TabularEnv, long_episodes_pay
 

@@ -14,10 +14,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_pg import ActorPolicy, EpisodeRolloutBuffer
-from sb3_pg.common import collection
+from sb3_pg.rollout import collector
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.fast_actor import fast_actor
-from sb3_pg.common.stock import is_stock
+from sb3_pg.policies.fast_actor import fast_actor
+from sb3_pg.policies.stock import is_stock
 from tests.support import JOINT_CRITIC, MONTE_CARLO, every_algorithm, make
 
 Algorithm = type[PolicyGradientAlgorithm]

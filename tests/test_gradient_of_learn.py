@@ -19,7 +19,10 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
-from sb3_pg.common.arguments import BASELINES, LOSS_REDUCTIONS
+from typing import get_args
+from sb3_pg.common.arguments import BASELINES
+from sb3_pg.estimators import LossReduction
+LOSS_REDUCTIONS = get_args(LossReduction)
 from tests.helpers import (
     RandomEnv,
     Tape,

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.type_aliases import EpisodeBatch
+from sb3_pg.data.batch import EpisodeBatch
 from tests.probes import BrokenEnvironment, DiaryEnv, Fault
 from tests.support import (
     JOINT_CRITIC,

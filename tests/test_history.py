@@ -18,8 +18,8 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_pg import OffPolicyISPG
-from sb3_pg.common.history import BatchHistory
-from sb3_pg.common.type_aliases import EpisodeBatch
+from sb3_pg.update.history import BatchHistory
+from sb3_pg.data.batch import EpisodeBatch
 from tests.helpers import RandomEnv
 from tests.support import OWN_CRITIC, diary, differences, log_to_memory, make, snapshot
 
@@ -438,7 +438,7 @@ def test_interrupted_save(exists: bool, error: BaseException, tmp_path: Path, mo
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("sb3_pg.common.history.save_to_pkl", half)
+        patched.setattr("sb3_pg.update.history.save_to_pkl", half)
         with pytest.raises(type(error)):
             model.save_replay_buffer(path)
     assert path.exists() == exists

@@ -10,9 +10,9 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import ActorPolicy
-from sb3_pg.common.passes import Passes, all_values
-from sb3_pg.common.stock import is_stock
-from sb3_pg.common.type_aliases import CACHE_ROWS
+from sb3_pg.policies.passes import Passes, all_values
+from sb3_pg.policies.stock import is_stock
+from sb3_pg.data.minibatches import CACHE_ROWS
 from tests.helpers import gradient_in
 
 N_ROWS = 50

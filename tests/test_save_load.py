@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg import VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.common.type_aliases import EpisodeBatch
+from sb3_pg.data.batch import EpisodeBatch
 from tests.support import (
     ESTIMATORS,
     JOINT_CRITIC,

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_pg.common.timeline import MARKS, Carried, Timeline
+from sb3_pg.rollout.timeline import MARKS, Carried, Timeline
 
 FIELDS = (*MARKS, "observation")
 

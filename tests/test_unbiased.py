@@ -27,7 +27,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE
-from sb3_pg.common.type_aliases import EpisodeBatch
+from sb3_pg.data.batch import EpisodeBatch
 from tests.helpers import Episode, Tape, double_precision, evaluate, literal_returns, record
 from tests.tabular import TabularEnv, long_episodes_pay
 

@@ -13,8 +13,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import VanillaPG
-from sb3_pg.common.kl import FisherMatrix, action_distribution, policy_kl
-from sb3_pg.common.type_aliases import EpisodeBatch
+from sb3_pg.policies.divergence import action_distribution, policy_kl
+from sb3_pg.update.natural_gradient import FisherMatrix
+from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.estimators import EpisodeIndex
 from tests.helpers import double_precision
 

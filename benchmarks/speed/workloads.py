@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from benchmarks.speed.tianshou_reinforce import has_tianshou, learning_tianshou
 from benchmarks.speed.timing import Rate, Workload
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG, make_vec_env
-from sb3_pg.common.fast_actor import fast_actor
-from sb3_pg.common.type_aliases import CACHE_ROWS
+from sb3_pg.policies.fast_actor import fast_actor
+from sb3_pg.data.minibatches import CACHE_ROWS
 
 ENV_ID, N_STEPS = "CartPole-v1", 128
 #: Rows of a micro-batch that takes any batch in one piece.

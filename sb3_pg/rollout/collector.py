@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -184,14 +185,17 @@ class EpisodeCollector(OnPolicyAlgorithm):
                     values[idx] = self.policy.predict_values(terminal_obs).item()
         return truncated, values
 
-    def _warn_once(self, message: str, stacklevel: int = 6) -> None:
-        """Warn at the line that calls ``learn()``, of the same thing only once.
-
-        :param stacklevel: how many calls that is up from here
-        """
-        if message not in self._warned:
-            self._warned.add(message)
-            warnings.warn(message, UserWarning, stacklevel=stacklevel)
+    def _warn_once(self, message: str) -> None:
+        """Warn at the line of the user's that calls ``learn()``, of the same thing only once."""
+        if message in self._warned:
+            return
+        self._warned.add(message)
+        frame, level = sys._getframe(1), 2
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+            ("sb3_pg.", "stable_baselines3.")
+        ):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(message, UserWarning, stacklevel=level - 1)
 
     def _edge_values(self) -> th.Tensor:
         """``(n_envs,)`` the critic's value of what follows the rollout, 0 without a critic."""

@@ -36,7 +36,7 @@ from stable_baselines3.common.vec_env import (
 
 from sb3_pg import REINFORCE, VanillaPG
 from sb3_pg.envs import GymnasiumVecEnv, make_vec_env
-from sb3_pg.envs.vector import info_of
+from sb3_pg.envs.infos import info_of
 from tests.probes import DiaryEnv
 from tests.support import TINY, diary
 
@@ -220,9 +220,9 @@ def test_gymnasiums_own_in_sync(env_id: str, n_steps: int, mode: AutoresetMode) 
     assert assert_same_transitions(sb3, ours, n_steps) >= 4
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+@every_mode
 def test_discrete_observations(mode: AutoresetMode) -> None:
-    """In SAME_STEP mode FrozenLake's infos are wrong: its reset reports the int 1, its steps 1/3 (gymnasium 1.4)."""
+    """FrozenLake's reset reports the int 1 where its steps report 1/3."""
     sb3, ours = pair(partial(gym.make, "FrozenLake-v1"), 2, mode)
     assert assert_same_transitions(sb3, ours, 80) >= 4
     assert ours.reset().dtype == sb3.reset().dtype == np.int64
@@ -504,7 +504,7 @@ def test_attributes_of_a_native_environment() -> None:
     with pytest.raises(AttributeError, match="no attribute or method 'nothing'"):
         ours.get_attr("nothing")
     with pytest.raises(AttributeError, match=r"vec_env\.vector_env"):
-        ours.env_method("render")
+        ours.env_method("reset")
     assert ours.env_is_wrapped(Monitor, 0) == [True] and not any(ours.env_is_wrapped(gym.wrappers.TimeLimit))
     ours.close(), ours.close()
 

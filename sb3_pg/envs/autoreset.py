@@ -9,14 +9,19 @@ was. Such an environment is refused.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 
+if TYPE_CHECKING:
+    AnyVectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    AnyVectorWrapper = VectorWrapper  # generic since Gymnasium 1.4
 
-class CartPoles(VectorWrapper[Any, Any, Any, Any, Any]):
+
+class CartPoles(AnyVectorWrapper):
     """Gymnasium's vector CartPole, with the masked reset that it lacks.
 
     It draws what the environment itself would have drawn in its next step, and in the same order.
@@ -39,19 +44,31 @@ class CartPoles(VectorWrapper[Any, Any, Any, Any, Any]):
         return poles.state.T.astype(np.float32), {}
 
 
+def autoreset_mode_of(vector_env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """What the environment says of itself."""
+    metadata, base = vector_env.metadata, vector_env.unwrapped
+    if metadata is base.metadata and hasattr(base, "autoreset_mode"):
+        # Better than the metadata, which many may share: ale-py 0.12 writes to those of the class VectorEnv,
+        # Gymnasium 1.1 to those of the class of the single environments.
+        given = base.autoreset_mode
+    else:
+        # Gymnasium's documentation: NEXT_STEP is the default
+        own = {} if metadata is VectorEnv.metadata else metadata
+        given = own.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+    try:
+        return AutoresetMode(given)
+    except ValueError as error:
+        raise ValueError(
+            f"metadata['autoreset_mode'] of {vector_env} must be a gymnasium.vector.AutoresetMode, got {given!r}"
+        ) from error
+
+
 def with_masked_reset(vector_env: VectorEnv[Any, Any, Any]) -> tuple[VectorEnv[Any, Any, Any], bool]:
     """An environment that resets those that are done and no other, and whether it does so by itself.
 
     :raises ValueError: if it cannot
     """
-    # Gymnasium's documentation: NEXT_STEP is the default
-    given = vector_env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-    try:
-        mode = AutoresetMode(given)
-    except ValueError as error:
-        raise ValueError(
-            f"metadata['autoreset_mode'] of {vector_env} must be a gymnasium.vector.AutoresetMode, got {given!r}"
-        ) from error
+    mode = autoreset_mode_of(vector_env)
     if mode is not AutoresetMode.NEXT_STEP:
         return vector_env, mode is AutoresetMode.SAME_STEP
     if type(vector_env) is CartPoleVectorEnv:

@@ -19,6 +19,8 @@ class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
     :raises ValueError: if EnvPool is not installed
     """
 
+    _pool: Any = None  # until it is made, which may fail
+
     def __init__(self, env_id: str, num_envs: int, seed: int | None = None, **config: Any) -> None:
         try:
             envpool = import_module("envpool")
@@ -37,15 +39,19 @@ class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     def _new_pool(self, seed: int | None) -> None:
-        seed = int(np.random.randint(2**31)) if seed is None else seed % 2**31
+        seed = self._in_range(int(np.random.randint(2**31)) if seed is None else seed)
         self._pool = self._make(seed=seed)
         self._unused_seed: int | None = seed
+
+    def _in_range(self, seed: int) -> int:
+        """As EnvPool counts on from it, and must not come to 2**31."""
+        return seed % (2**31 - self.num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset all environments, or those of ``options["reset_mask"]``."""
         mask = None if options is None else options.get("reset_mask")
         if mask is None:
-            if seed is not None and seed % 2**31 != self._unused_seed:
+            if seed is not None and self._in_range(seed) != self._unused_seed:
                 self._pool.close()
                 self._new_pool(seed)
             self._unused_seed = None
@@ -69,4 +75,5 @@ class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads."""
-        self._pool.close()
+        if self._pool is not None:
+            self._pool.close()

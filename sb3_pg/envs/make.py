@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common import env_util
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
@@ -17,6 +19,10 @@ from sb3_pg.envs.vector import GymnasiumVecEnv
 
 Backend = Literal["auto", "dummy", "subproc", "gymnasium", "envpool"]
 BACKENDS = ("auto", "dummy", "subproc", "gymnasium", "envpool")
+#: Environments that are computed all at once, where they are known to be the same task as the single one
+SAME_TASK = {
+    "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv": "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
+}
 #: Arguments of the adapter, in ``vec_env_kwargs``
 ADAPTER_KWARGS = ("record_episode_statistics", "step_infos")
 
@@ -40,12 +46,13 @@ def make_vec_env(
 
     - ``"dummy"``, ``"subproc"``: SB3's, in this process or in one process for each environment.
     - ``"gymnasium"``: Gymnasium's. One that computes all environments at once, with random numbers of its own, if
-      ``env_id`` is registered with one; else a ``SyncVectorEnv``. In ``vec_env_kwargs``: ``vectorization_mode``
-      (``"sync"``, ``"async"``), arguments of that class, and of :class:`~sb3_pg.envs.vector.GymnasiumVecEnv`.
+      ``env_id`` is registered with one, which may be another task than the single one (ale-py's stacks grey frames
+      and clips rewards); else a ``SyncVectorEnv``. In ``vec_env_kwargs``: ``vectorization_mode`` (``"sync"``,
+      ``"async"``), arguments of that class, and of :class:`~sb3_pg.envs.vector.GymnasiumVecEnv`.
     - ``"envpool"``: EnvPool's, in threads of C++. In ``vec_env_kwargs``: arguments of ``envpool.make``
       (``num_threads``, ...) and of the adapter; ``step_infos`` is False if not given.
-    - ``"auto"``: ``"gymnasium"`` for an id registered with an environment that computes all at once, where nothing
-      else is asked for that it cannot do (a wrapper, a monitor's files, ...); else ``"dummy"``.
+    - ``"auto"``: the task that SB3's ``make_vec_env`` gives. ``"gymnasium"`` for CartPole, which is known to be the
+      same where all are computed at once, if no other argument asks for more; else ``"dummy"``.
 
     :param start_index, monitor_dir, vec_env_cls, monitor_kwargs: for SB3's backends only
     :param wrapper_class: around each environment; not for EnvPool
@@ -61,8 +68,8 @@ def make_vec_env(
     }
     given = [name for name, is_given in sb3_only.items() if is_given]
     if backend == "auto":
-        alone = not given and wrapper_class is None and not wrapper_kwargs and not vec_env_kwargs
-        backend = "gymnasium" if alone and has_vector_entry_point(env_id) else "dummy"
+        asked = given or wrapper_class is not None or wrapper_kwargs or vec_env_kwargs or env_kwargs
+        backend = "dummy" if asked or not is_same_task(find_spec(env_id)) else "gymnasium"
     if backend in ("dummy", "subproc"):
         if backend == "subproc":
             if vec_env_cls is not None:
@@ -77,7 +84,7 @@ def make_vec_env(
     vec_env = maker(env_id, n_envs, seed, wrapper, dict(env_kwargs or {}), dict(vec_env_kwargs or {}))
     vec_env.seed(seed)
     if seed is not None:
-        vec_env.action_space.seed(seed)
+        vec_env.action_space.seed(int(seed))  # NumPy's integers are refused
     return vec_env
 
 
@@ -96,18 +103,40 @@ def check_for_sb3(env_id: object, backend: str, sb3_only: list[str]) -> str:
     return env_id
 
 
-def has_vector_entry_point(env_id: object) -> bool:
-    """Whether Gymnasium knows a vector environment of that id."""
+def find_spec(env_id: object) -> EnvSpec | None:
+    """What Gymnasium knows of that id."""
     if not isinstance(env_id, str):
-        return False
+        return None
     module, _, name = env_id.rpartition(":")
     try:
         if module:
             import_module(module)  # it registers the environment
-        spec = gym.spec(name)
+        return gym.spec(name)
     except (ImportError, gym.error.Error):
-        return False  # who makes it says what is wrong
-    return spec.vector_entry_point is not None and not spec.additional_wrappers
+        return None  # who makes it says what is wrong
+
+
+def is_same_task(spec: EnvSpec | None) -> bool:
+    """Whether its vector environment is known to do, without further arguments, what the single one does.
+
+    Nothing tells from outside: spaces may be equal and rewards clipped.
+    """
+    if spec is None or not isinstance(spec.vector_entry_point, str) or spec.kwargs or spec.additional_wrappers:
+        return False
+    # Without a limit of its own, the vector environment would take its default.
+    return SAME_TASK.get(spec.vector_entry_point) == spec.entry_point and spec.max_episode_steps is not None
+
+
+def usable_autoreset(spec: EnvSpec) -> dict[str, Any]:
+    """The argument for a vector environment that has a choice of autoreset modes: not Gymnasium's default, NEXT_STEP.
+
+    Not DISABLED, which ale-py 0.12 does not know.
+    """
+    creator: Any = spec.vector_entry_point
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    has_choice = "autoreset_mode" in inspect.signature(creator).parameters and "autoreset_mode" not in spec.kwargs
+    return {"autoreset_mode": AutoresetMode.SAME_STEP} if has_choice else {}
 
 
 def make_gymnasium(
@@ -121,8 +150,10 @@ def make_gymnasium(
     """Gymnasium's vector environment of that id, adapted."""
     adapter_kwargs = {key: vec_env_kwargs.pop(key) for key in ADAPTER_KWARGS if key in vec_env_kwargs}
     mode = vec_env_kwargs.pop("vectorization_mode", None)
+    spec = find_spec(env_id)
+    has_entry_point = spec is not None and spec.vector_entry_point is not None and not spec.additional_wrappers
     if mode is None:
-        batched = has_vector_entry_point(env_id) and wrapper is None and not vec_env_kwargs
+        batched = has_entry_point and wrapper is None and not vec_env_kwargs
         mode = "vector_entry_point" if batched else "sync"
     modes = ("sync", "async", "vector_entry_point")
     if mode not in modes:
@@ -132,8 +163,10 @@ def make_gymnasium(
             what = ", ".join([*vec_env_kwargs, *(["wrapper_class"] if wrapper is not None else [])])
             raise ValueError(
                 f"vectorization_mode='vector_entry_point' has no single environments for {what}: write "
-                "vectorization_mode='sync' or 'async' in vec_env_kwargs"
+                "vectorization_mode='sync' or 'async' in vec_env_kwargs, and arguments of the environment in env_kwargs"
             )
+        if spec is not None and has_entry_point:
+            env_kwargs = usable_autoreset(spec) | env_kwargs
     else:
         # Not SAME_STEP, which is less exact: see GymnasiumVecEnv
         vec_env_kwargs.setdefault("autoreset_mode", AutoresetMode.DISABLED)

@@ -10,6 +10,8 @@ from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 
+from sb3_pg.envs.statistics import RECORDED, EpisodeStatistics
+
 
 class BatchedSubEnvs:
     """A vector environment without an environment for each index: its own attributes are those of all."""
@@ -19,6 +21,10 @@ class BatchedSubEnvs:
 
     def __str__(self) -> str:
         return f"{self.vector_env}, which has no single environments to look into,"
+
+    def _named(self, name: str) -> str:
+        """What the whole calls an attribute of one."""
+        return f"single_{name}" if name in ("observation_space", "action_space") else name
 
     def _owner(self, name: str) -> Any:
         env = self.vector_env
@@ -32,16 +38,21 @@ class BatchedSubEnvs:
 
     def get(self, name: str, indices: Sequence[int]) -> list[Any]:
         """An attribute, as often as asked for."""
+        name = self._named(name)
         value = getattr(self._owner(name), name)
         return [value for _ in indices]
 
     def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
         """Set an attribute for all."""
         self._check_all(indices, f"set_attr({name!r}, ...)")
+        name = self._named(name)
         setattr(self._owner(name), name, value)
 
     def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Refused: a method of the whole says nothing of its parts."""
+        """Images; else refused: a method of the whole says nothing of its parts."""
+        if name == "render":
+            images: Any = self.vector_env.render()
+            return [None if images is None else images[idx] for idx in indices]
         raise AttributeError(
             f"{self} and so no method {name!r} for each index: call it on vec_env.vector_env, or use "
             "make_vec_env(..., backend='dummy')"
@@ -141,6 +152,44 @@ class RemoteSubEnvs(BatchedSubEnvs):
     def _check_name(self, name: str) -> None:
         if name in ("reset", "step", "close"):
             raise ValueError(f"{name!r} cannot be called on single environments of {self.base}: call vec_env.{name}()")
+
+
+class MonitoredSubEnvs(BatchedSubEnvs):
+    """Environments with the statistics of a Monitor around each, which are asked first."""
+
+    def __init__(self, sub_envs: BatchedSubEnvs, statistics: EpisodeStatistics) -> None:
+        super().__init__(sub_envs.vector_env)
+        self.sub_envs = sub_envs
+        self.statistics = statistics
+
+    def __str__(self) -> str:
+        return str(self.sub_envs)
+
+    def has(self, name: str) -> bool:
+        """Whether a Monitor or all environments have such an attribute."""
+        return name in RECORDED or self.sub_envs.has(name)
+
+    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
+        """An attribute of each."""
+        if name in RECORDED:
+            return [getattr(self.statistics.of(idx), name) for idx in indices]
+        return self.sub_envs.get(name, indices)
+
+    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """Set an attribute of each environment; what is recorded is not to be set."""
+        if name in RECORDED:
+            raise ValueError(f"{name!r} is what the episodes were, got set_attr({name!r}, {value!r}): leave it out")
+        self.sub_envs.set(name, value, indices)
+
+    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a method of each."""
+        if name in RECORDED:
+            return [getattr(self.statistics.of(idx), name)(*args, **kwargs) for idx in indices]
+        return self.sub_envs.call(name, indices, *args, **kwargs)
+
+    def wrapped(self, wrapper_class: type[Any], indices: Sequence[int]) -> list[bool]:
+        """Whether each is wrapped so: in a Monitor, yes."""
+        return [True for _ in indices] if wrapper_class is Monitor else self.sub_envs.wrapped(wrapper_class, indices)
 
 
 def sub_envs_of(vector_env: VectorEnv[Any, Any, Any]) -> BatchedSubEnvs:

@@ -5,7 +5,6 @@ A step that ends an episode returns the first observation of the next: see :mod:
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,15 +19,17 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from sb3_pg.envs.autoreset import with_masked_reset
-from sb3_pg.envs.sub_envs import sub_envs_of
+from sb3_pg.envs.infos import info_of, keep_rows
+from sb3_pg.envs.statistics import EpisodeStatistics
+from sb3_pg.envs.sub_envs import MonitoredSubEnvs, sub_envs_of
 
 #: ``(n_envs, ...)``, or a dictionary of such
 Batch = np.ndarray | dict[str, np.ndarray]
 
-SIMPLE_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+#: Many environments that are not written in Python keep seeds, one after the other, in 32 bits with a sign.
+MAX_SEED = 2**31
 
-#: In SAME_STEP mode, where an episode's last observation and infos are
-FINAL = ("final_obs", "final_info")
+SIMPLE_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -36,8 +37,8 @@ class GymnasiumVecEnv(VecEnv):
 
     :param vector_env: in any autoreset mode; in NEXT_STEP mode, Gymnasium's own environments without a wrapper around
         them. From now on it is stepped by nothing else. DISABLED is the most exact: in SAME_STEP mode an environment
-        must not write its first observation into the array of the last, and Gymnasium's Sync and Async environments
-        (1.4) put infos of a reset and of a step into one array, of the type of the first.
+        must not write its first observation into the array of the last. Under wrappers, Gymnasium's Sync and Async
+        environments (1.4) put the infos of all into one array, of the type of the first (0.25 after a 1 becomes 0).
     :param record_episode_statistics: give ``infos[i]["episode"]`` at the end of each episode, as a Monitor around each
         environment would. Where there is such a Monitor already, its own statistics are left alone. Turn it off under
         a VecMonitor.
@@ -55,6 +56,7 @@ class GymnasiumVecEnv(VecEnv):
         check_vector_env(vector_env)
         self.vector_env, self._same_step = with_masked_reset(vector_env)
         self.step_infos = step_infos
+        keep_rows(vector_env)
         self._sub_envs = sub_envs_of(vector_env)
         # Sync and Async reset exactly who is in the mask; wrappers may transform anew what they are given again.
         self._doubt_masks = type(vector_env) not in (SyncVectorEnv, AsyncVectorEnv, CartPoleVectorEnv)
@@ -62,11 +64,12 @@ class GymnasiumVecEnv(VecEnv):
         copies = type(vector_env) in (SyncVectorEnv, AsyncVectorEnv) and getattr(vector_env, "copy", False)
         self._fresh_obs = copies or type(vector_env) is CartPoleVectorEnv
         super().__init__(vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space)
-        self._records = record_episode_statistics and not any(self._sub_envs.wrapped(Monitor, range(self.num_envs)))
-        self._returns = np.zeros(self.num_envs)
-        self._lengths = np.zeros(self.num_envs, dtype=np.int64)
+        self.metadata |= {key: value for key, value in vector_env.metadata.items() if key != "autoreset_mode"}
+        self._statistics: EpisodeStatistics | None = None
+        if record_episode_statistics and not any(self._sub_envs.wrapped(Monitor, range(self.num_envs))):
+            self._statistics = EpisodeStatistics(self.num_envs)
+            self._sub_envs = MonitoredSubEnvs(self._sub_envs, self._statistics)
         self._blank_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        self._t_start = time.time()
         self._closed = False
 
     # Stepping
@@ -76,12 +79,19 @@ class GymnasiumVecEnv(VecEnv):
 
         :return: the first observations, ``(n_envs, ...)``
         """
-        seed = self._seeds[0]
-        obs, infos = self.vector_env.reset(seed=None if seed is None else int(seed), options=self._common_options())
+        seed = None if self._seeds[0] is None else int(self._seeds[0])
+        try:
+            obs, infos = self.vector_env.reset(seed=seed, options=self._common_options())
+        except (TypeError, OverflowError) as error:
+            if seed is None or 0 <= seed < MAX_SEED - self.num_envs:
+                raise
+            raise ValueError(
+                f"{self.vector_env} does not take the seed {seed}: write one from 0 to 2**31 - {self.num_envs + 1}"
+            ) from error
         self._reset_seeds()
         self._reset_options()
-        self._returns[:] = 0
-        self._lengths[:] = 0
+        if self._statistics is not None:
+            self._statistics.reset()
         self.reset_infos = [info_of(infos, idx) for idx in range(self.num_envs)]
         return self._owned(obs)
 
@@ -96,8 +106,8 @@ class GymnasiumVecEnv(VecEnv):
         """
         obs, rewards, terminated, truncated, infos = self.vector_env.step(self._actions)
         dones = np.logical_or(terminated, truncated)
-        self._returns += rewards
-        self._lengths += 1
+        if self._statistics is not None:
+            self._statistics.step(rewards)
         owned = self._owned(obs)
         if infos and self.step_infos:
             step_infos = [info_of(infos, idx) for idx in range(self.num_envs)]
@@ -118,24 +128,24 @@ class GymnasiumVecEnv(VecEnv):
     ) -> None:
         """Put first observations of new episodes in the place of the last of old ones, which go to the infos."""
         ended: list[int] = np.flatnonzero(dones).tolist()
+        last_infos = [info_of(infos, idx) for idx in ended]
         if self._same_step:
-            last_obs = [self._final_obs(infos, idx) for idx in ended]
-            first_infos = {key: value for key, value in infos.items() if key.lstrip("_") not in FINAL}
-            infos = infos.get("final_info", {})
+            first_infos = last_infos
+            last_obs = [self._final_obs(info) for info in first_infos]
+            last_infos = [info.pop("final_info", None) or {} for info in first_infos]
         else:
             last_obs = [row_of(obs, idx) for idx in ended]
-            first_infos = self._masked_reset(obs, dones)
-        t = round(time.time() - self._t_start, 6)
-        for idx, terminal_observation in zip(ended, last_obs, strict=True):
-            info = info_of(infos, idx)
-            if self._records:
-                info["episode"] = {"r": round(float(self._returns[idx]), 6), "l": int(self._lengths[idx]), "t": t}
+            reset_infos = self._masked_reset(obs, dones)
+            first_infos = [info_of(reset_infos, idx) for idx in ended]
+        if self._statistics is not None:
+            for info, episode in zip(last_infos, self._statistics.end(ended), strict=True):
+                info["episode"] = episode
+        for n, idx in enumerate(ended):
+            info = last_infos[n]
             info["TimeLimit.truncated"] = bool(time_limit[idx])
-            info["terminal_observation"] = terminal_observation
+            info["terminal_observation"] = last_obs[n]
             step_infos[idx] = info
-            self.reset_infos[idx] = info_of(first_infos, idx)
-        self._returns[ended] = 0
-        self._lengths[ended] = 0
+            self.reset_infos[idx] = first_infos[n]
 
     def _masked_reset(self, obs: Batch, mask: np.ndarray) -> dict[str, Any]:
         """Reset the environments of the mask, write their first observations into ``obs``, and return their infos."""
@@ -151,16 +161,14 @@ class GymnasiumVecEnv(VecEnv):
             array[mask] = first[mask]
         return dict(infos)
 
-    def _final_obs(self, infos: dict[str, Any], idx: int) -> Any:
-        """The last observation of an episode, from an environment in SAME_STEP mode."""
-        final_obs, given = infos.get("final_obs"), infos.get("_final_obs")
-        if final_obs is None or (given is not None and not given[idx]):
+    def _final_obs(self, info: dict[str, Any]) -> Any:
+        """Take the last observation of an episode out of the infos of an environment in SAME_STEP mode."""
+        if info.get("final_obs") is None:
             raise ValueError(
                 f"{self.vector_env} says autoreset_mode=SAME_STEP, but its infos have no 'final_obs' where an episode "
-                f"ended, only {sorted(infos)}: give infos['final_obs'] as gymnasium.vector.SyncVectorEnv does"
+                f"ended, only {sorted(info)}: give infos['final_obs'] as gymnasium.vector.SyncVectorEnv does"
             )
-        last = {key: final_obs[key][idx] for key in final_obs} if isinstance(final_obs, dict) else final_obs[idx]
-        space = self.observation_space
+        last, space = info.pop("final_obs"), self.observation_space
         if isinstance(space, spaces.Dict):
             return {key: np.array(last[key], dtype=space[key].dtype) for key in space.spaces}
         return np.array(last, dtype=space.dtype)
@@ -195,6 +203,16 @@ class GymnasiumVecEnv(VecEnv):
 
     # Everything else
 
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed the next reset; without a seed, with one drawn from NumPy's global state that every environment takes.
+
+        :return: the seed of each environment
+        """
+        seeds = super().seed(seed)
+        if seed is None:
+            seeds = super().seed(int(seeds[0] or 0) % (MAX_SEED - self.num_envs))
+        return seeds
+
     def close(self) -> None:
         """Close the environments; a second time does nothing."""
         if not self._closed:
@@ -222,11 +240,11 @@ class GymnasiumVecEnv(VecEnv):
         :raises AttributeError: if there is none
         """
         self._check_attr(attr_name)
-        return self._sub_envs.get(attr_name, list(self._get_indices(indices)))
+        return self._sub_envs.get(attr_name, self._where(indices))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of each environment, in the wrapper that has it."""
-        self._sub_envs.set(attr_name, value, list(self._get_indices(indices)))
+        self._sub_envs.set(attr_name, value, self._where(indices))
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
@@ -237,16 +255,28 @@ class GymnasiumVecEnv(VecEnv):
         :raises AttributeError: if there is none
         """
         self._check_attr(method_name)
-        return self._sub_envs.call(method_name, list(self._get_indices(indices)), *method_args, **method_kwargs)
+        return self._sub_envs.call(method_name, self._where(indices), *method_args, **method_kwargs)
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> Any:
         """Whether each environment is wrapped so; in a Monitor also if the adapter records statistics in its stead."""
-        where = list(self._get_indices(indices))
-        if wrapper_class is Monitor and self._records:
-            return [True for _ in where]
-        return self._sub_envs.wrapped(wrapper_class, where)
+        return self._sub_envs.wrapped(wrapper_class, self._where(indices))
+
+    @property
+    def envs(self) -> list[gym.Env[Any, Any]]:
+        """The single environments, where they are in this process, as in DummyVecEnv."""
+        base = self.vector_env.unwrapped
+        if not isinstance(base, SyncVectorEnv):
+            raise AttributeError(f"{base} has no single environments in this process: write backend='dummy'")
+        return list(base.envs)
+
+    def _where(self, indices: VecEnvIndices) -> list[int]:
+        """The indices as numbers from 0, so that -1 is the same environment as the last.
+
+        :raises IndexError: if there is no such environment
+        """
+        return [range(self.num_envs)[idx] for idx in self._get_indices(indices)]
 
     def _check_attr(self, name: str) -> None:
         if not self._sub_envs.has(name):
@@ -275,24 +305,3 @@ def row_of(batch: Batch, idx: int) -> Any:
     if isinstance(batch, dict):
         return {key: value[idx].copy() for key, value in batch.items()}
     return batch[idx].copy()
-
-
-def info_of(infos: dict[str, Any], idx: int) -> dict[str, Any]:
-    """One environment's infos, from a dictionary of arrays in which ``_key`` masks those that gave ``key``."""
-    info: dict[str, Any] = {}
-    for key, values in infos.items():
-        if key.startswith("_") and key[1:] in infos:
-            continue
-        mask = infos.get(f"_{key}")
-        if mask is not None and not mask[idx]:
-            continue
-        if isinstance(values, dict):
-            info[key] = info_of(values, idx)
-        elif isinstance(values, (np.ndarray, list, tuple)):
-            value = values[idx]
-            info[key] = value.item() if isinstance(value, np.generic) else value
-            if isinstance(value, np.ndarray):
-                info[key] = value.copy()
-        else:
-            info[key] = values
-    return info

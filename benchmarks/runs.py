@@ -242,13 +242,6 @@ def resume_all(runs: Sequence[Run], n_workers: int = 2) -> list[Result]:
     return [results[run.folder] for run in runs]
 
 
-def publish(text: str, path: Path) -> None:
-    """Print a page of results, and write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    print(f"\n{text}")
-
-
 def _start_worker() -> None:
     """One thread a worker; an interrupt reaches them through the main process, which lets them end cleanly."""
     th.set_num_threads(1)

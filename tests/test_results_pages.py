@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from benchmarks.provenance import (
     module_file,
     publish,
 )
-from benchmarks.runs import Contender
+from benchmarks.runs import Contender, Result, Run, resume_all
 from sb3_pg import REINFORCE
 
 FILES = sorted((ROOT / FOLDER).glob("*.md"))
@@ -212,3 +213,37 @@ def test_a_star_takes_all_of_a_package(repository: Path) -> None:
     before = code_hash(["bench"], root=repository)
     write(repository, "package/other.py", OTHER.replace("7", "8"))
     assert code_hash(["bench"], root=repository) != before
+
+
+# Runs that are kept
+
+
+def finished(run: Run, code: str) -> None:
+    run.folder.mkdir(parents=True)
+    Result(run.contender.name, run.seed, code, final_score=1.0).save(run.folder)
+
+
+def test_only_runs_of_this_code_and_these_settings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_all(missing: list[Run], n_workers: int, advance: object) -> list[Result]:
+        return [Result(run.contender.name, run.seed, run.code, final_score=2.0) for run in missing]
+
+    monkeypatch.setattr(runs, "train_all", train_all)
+    own = Run(Contender("one", REINFORCE, {"gamma": 1.0}), "CartPole-v1", 0, 1_000, tmp_path / "0").with_code()
+    other_settings = replace(own.contender, settings={"gamma": 0.9})
+    others = [
+        replace(own, folder=tmp_path / "1", contender=other_settings).with_code(),
+        replace(own, folder=tmp_path / "2", n_steps=2_000).with_code(),
+        replace(own, folder=tmp_path / "3", code="made by other code"),
+        replace(own, folder=tmp_path / "4", code=""),
+    ]
+    for run in (own, *others):
+        finished(run, run.code)
+    asked = [replace(own, folder=run.folder) for run in (own, *others)]
+    assert [result.final_score for result in resume_all(asked)] == [1.0, 2.0, 2.0, 2.0, 2.0]
+    assert own.folder.exists() and not any(run.folder.exists() for run in others)
+
+
+def test_a_run_keeps_the_hash_that_it_was_started_with(tmp_path: Path) -> None:
+    run = Run(Contender("one", REINFORCE, n_envs=1), "CartPole-v1", 0, 2_048, tmp_path / "run", code="0123456789ab")
+    runs.train(run, lambda n_steps: True)
+    assert json.loads((run.folder / "result.json").read_text())["code"] == "0123456789ab"

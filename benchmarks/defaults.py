@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.runs import Contender, Result, Run, publish, resume_all
+from benchmarks.provenance import Stamp, publish
+from benchmarks.runs import Contender, Result, Run, resume_all
 from sb3_pg import REINFORCE
 
 FOLDER = Path("runs/defaults")
@@ -71,7 +72,7 @@ def table(runs: Sequence[Run], results: Sequence[Result]) -> str:
 
 def main() -> int:
     """Train what is missing, print and write the table."""
-    runs = planned_runs()
+    stamp, runs = Stamp.now(TABLE), planned_runs()
     budgets = [f"{env} {n:,} steps, seeds {', '.join(map(str, seeds))}" for env, (n, seeds) in ENVIRONMENTS.items()]
     text = (
         "# How REINFORCE's defaults were chosen\n\nMade by `python -m benchmarks.defaults`: each line changes one "
@@ -80,7 +81,7 @@ def main() -> int:
         + table(runs, resume_all(runs))
         + "\n"
     )
-    publish(text, TABLE)
+    publish(text, TABLE, stamp)
     return 0
 
 

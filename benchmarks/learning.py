@@ -1,7 +1,7 @@
 """How reliably the shipped settings learn: ``python -m benchmarks.learning`` (the extra ``envs`` has LunarLander).
 
-None of the seeds was used to choose a setting. Interrupted, it goes on where it stopped: a finished run is kept.
-The tables go to ``docs/results/learning.md``.
+None of the seeds was used to choose a setting. Interrupted, it goes on where it stopped: a finished run is kept,
+as long as neither code nor settings change. The tables go to ``docs/results/learning.md``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.runs import Contender, Result, Run, publish, resume_all, shipped
+from benchmarks.provenance import Stamp, publish
+from benchmarks.runs import Contender, Result, Run, resume_all, shipped
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 
 FOLDER = Path("runs/learning")
@@ -111,7 +112,8 @@ def page(tables: Iterable[str]) -> str:
 
 def main() -> int:
     """Train what is missing, print and write the tables."""
-    publish(page([table(task, resume_all(planned_runs(task))) for task in TASKS]), TABLE)
+    stamp = Stamp.now(TABLE)
+    publish(page([table(task, resume_all(planned_runs(task))) for task in TASKS]), TABLE, stamp)
     return 0
 
 

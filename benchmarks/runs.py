@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
@@ -25,6 +25,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
+from benchmarks.provenance import code_hash
 from sb3_pg.zoo.configs import config_path, read_configs
 
 
@@ -65,6 +66,7 @@ class Run:
     :param n_eval_episodes: episodes of an evaluation during training.
     :param n_final_episodes: episodes of the evaluation at the end.
     :param train_target: mean return of 100 training episodes whose first time is noted.
+    :param code: a hash that the result is kept with, and by which it is known again.
     """
 
     contender: Contender
@@ -76,12 +78,21 @@ class Run:
     n_eval_episodes: int = 10
     n_final_episodes: int = 20
     train_target: float = float("inf")
+    code: str = ""
+
+    def with_code(self) -> Run:
+        """The same run, with the hash of the code that would train it now and of what is asked of it."""
+        algorithm = self.contender.algorithm
+        asked = asdict(replace(self, folder=Path(), code=""))
+        asked["contender"]["algorithm"] = algorithm.__name__  # wherever it is
+        return replace(self, code=code_hash([algorithm.__module__, __name__], [repr(asked)]))
 
 
 @dataclass
 class Result:
     """What is known of a run so far; ``final_score`` is None until it has finished.
 
+    :param code: the run's.
     :param eval_steps: environment steps at which the policy was evaluated.
     :param eval_scores: mean return of each of those evaluations, of the deterministic policy.
     :param final_score: mean return of the deterministic policy at the end.
@@ -93,6 +104,7 @@ class Result:
 
     name: str
     seed: int
+    code: str = ""
     eval_steps: list[int] = field(default_factory=list)
     eval_scores: list[float] = field(default_factory=list)
     final_score: float | None = None
@@ -177,7 +189,7 @@ def train(run: Run, report: Callable[[int], bool]) -> Result:
     """Train one contender; its folder then has ``result.json`` and, unless ``report`` ended it, ``model.zip``."""
     run.folder.mkdir(parents=True)
     contender = run.contender
-    result = Result(contender.name, run.seed)
+    result = Result(contender.name, run.seed, run.code)
     env = make_vec_env(run.env_id, n_envs=contender.n_envs, seed=run.seed)
     eval_env = make_vec_env(run.env_id, n_envs=run.n_eval_episodes, seed=10_000 + run.seed)
     model = contender.algorithm(contender.policy, env, seed=run.seed, device="cpu", **contender.settings)
@@ -228,11 +240,15 @@ def _listen(steps: Queue[int | None], advance: Callable[[int], object]) -> None:
 
 
 def resume_all(runs: Sequence[Run], n_workers: int = 2) -> list[Result]:
-    """Train the runs that have not finished before, with a progress bar; what is left of a broken one is removed."""
+    """Train the runs that have not finished before, with a progress bar.
+
+    Where one has broken off, or was made by other code or with other settings, what is left of it is removed.
+    """
+    runs = [run.with_code() for run in runs]
     results = {}
     for run in runs:
         result = Result.load(run.folder)
-        if result is not None and result.final_score is not None:
+        if result is not None and result.final_score is not None and result.code == run.code:
             results[run.folder] = result
         else:
             shutil.rmtree(run.folder, ignore_errors=True)
@@ -240,13 +256,6 @@ def resume_all(runs: Sequence[Run], n_workers: int = 2) -> list[Result]:
     with tqdm(total=sum(run.n_steps for run in missing), unit=" steps", unit_scale=True, desc="training") as bar:
         results |= dict(zip((run.folder for run in missing), train_all(missing, n_workers, bar.update), strict=True))
     return [results[run.folder] for run in runs]
-
-
-def publish(text: str, path: Path) -> None:
-    """Print a page of results, and write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    print(f"\n{text}")
 
 
 def _start_worker() -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.runs import Contender, Result, Run, publish, resume_all, shipped
+from benchmarks.provenance import Stamp, publish
+from benchmarks.runs import Contender, Result, Run, resume_all, shipped
 from sb3_pg import REINFORCE, OffPolicyISPG
 
 ENV_ID, SEEDS, N_STEPS, SOLVED = "CartPole-v1", range(10), 60_000, 475.0
@@ -102,6 +103,7 @@ def table(results: Sequence[Result]) -> str:
 
 def main() -> int:
     """Train what is missing, print and write the table."""
+    stamp = Stamp.now(TABLE)
     text = (
         "# What several gradient steps on a batch save\n\nMade by `python -m benchmarks.samples`. "
         f"{ENV_ID}, {len(SEEDS)} seeds, 8 environments with n_steps=256. REINFORCE takes one\ngradient step on each "
@@ -111,7 +113,7 @@ def main() -> int:
         + table(resume_all(planned_runs()))
         + "\n"
     )
-    publish(text, TABLE)
+    publish(text, TABLE, stamp)
     return 0
 
 

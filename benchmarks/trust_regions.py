@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-from benchmarks.runs import publish
+from benchmarks.provenance import Stamp, publish
 from sb3_pg import OffPolicyISPG
 
 ENV_ID, N_ENVS, N_UPDATES, SEEDS = "CartPole-v1", 8, 500, (0, 1, 2)
@@ -101,6 +101,7 @@ def main() -> int:
     """Train, print, write, draw."""
     matplotlib.use("Agg")
     th.set_num_threads(1)
+    stamp = Stamp.now(TABLE)
     outcomes = {rule: [train(rule, seed) for seed in SEEDS] for rule in RULES}
     settings = ", ".join(f"{name}={value}" for name, value in COMMON.items())
     text = (
@@ -112,7 +113,7 @@ def main() -> int:
         + table(outcomes)
         + "\n\n![KL after each update](../figures/trust_regions.png)\n"
     )
-    publish(text, TABLE)
+    publish(text, TABLE, stamp)
     draw(outcomes, FIGURE)
     return 0
 

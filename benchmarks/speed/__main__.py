@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks.runs import publish
+from benchmarks.provenance import Stamp, publish
 from benchmarks.speed.sections import sections
 
 TABLE = Path("docs/results/speed.md")
@@ -13,7 +13,8 @@ TABLE = Path("docs/results/speed.md")
 
 def main() -> int:
     """Time, print, write."""
-    publish("\n".join(sections()), TABLE)
+    stamp = Stamp.now(TABLE)
+    publish("\n".join(sections()), TABLE, stamp)
     return 0
 
 

@@ -22,6 +22,7 @@ from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from typing import get_args
 from sb3_pg.common.arguments import BASELINES
 from sb3_pg.estimators import LossReduction
+
 LOSS_REDUCTIONS = get_args(LossReduction)
 from tests.helpers import (
     RandomEnv,

@@ -377,6 +377,12 @@ def carried_ratio(tape: Tape, iteration: int, piece: Piece, step: Step) -> float
     return math.exp(log_prob_of(tape, now, piece, step) - log_prob_of(tape, then, piece, step))
 
 
+def carried_weight(model: PolicyGradientAlgorithm, tape: Tape, iteration: int, piece: Piece, t: int) -> float:
+    """What multiplies the score of a step beside its advantage, in an algorithm of one step an iteration."""
+    ratio = min(carried_ratio(tape, iteration, piece, piece.steps[t]), 10.0)
+    return ratio * (model.gamma ** (piece.first + t) if model.discount_gradient else 1)
+
+
 @dataclass(frozen=True)
 class Played:
     """What an iteration has to learn from, and what its steps earned.
@@ -442,13 +448,18 @@ def _baseline(
         return [[0.5 - 0.25 * (piece.first + t) for t in range(len(piece.steps))] for piece in pieces]
     if model.baseline == "optimal":
         policy = tape.policies[iteration]
-        norms = []
-        for piece in pieces:
-            evaluated = [evaluate(policy, s.observation, drawn_action(tape, piece, s))[1] for s in piece.steps]
-            scores = [gradient_in(policy, log_prob) for log_prob in evaluated]
-            norms.append(float(th.stack(scores).sum(dim=0).square().sum()))
-        constant = sum(norm * g[0] for norm, g in zip(norms, returns, strict=True)) / sum(norms)
-        return [[constant] * len(g) for g in returns]
+        dots, norms = 0.0, 0.0
+        for piece, g in zip(pieces, returns, strict=True):
+            scores = [
+                carried_weight(model, tape, iteration, piece, t)
+                * gradient_in(policy, evaluate(policy, step.observation, drawn_action(tape, piece, step))[1])
+                for t, step in enumerate(piece.steps)
+            ]
+            without_returns = th.stack(scores).sum(dim=0)
+            with_returns = th.stack([value * score for value, score in zip(g, scores, strict=True)]).sum(dim=0)
+            dots += float(with_returns @ without_returns)
+            norms += float(without_returns @ without_returns)
+        return [[dots / norms] * len(g) for g in returns]
     return literal_baseline(model.baseline, returns, [piece.first for piece in pieces], values)
 
 
@@ -529,12 +540,9 @@ def literal_gradients(model: PolicyGradientAlgorithm, tape: Tape) -> dict[int, R
         (played,) = sample
         mean, scale = mean_and_scale(played.advantages) if model.normalize_advantage else (0.0, 1.0)
         weights = [
-            (played.advantages[i][t] - mean)
-            / scale
-            * min(carried_ratio(tape, iteration, piece, step), 10.0)
-            * (model.gamma ** (piece.first + t) if model.discount_gradient else 1)
+            (played.advantages[i][t] - mean) / scale * carried_weight(model, tape, iteration, piece, t)
             for i, piece in enumerate(played.pieces)
-            for t, step in enumerate(piece.steps)
+            for t in range(len(piece.steps))
         ]
         gradients[iteration] = literal_gradient(
             model,

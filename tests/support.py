@@ -75,7 +75,9 @@ def snapshot(model: PolicyGradientAlgorithm) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two nests of dictionaries, lists, tensors and numbers are not equal bit for bit."""
+    """Where two nests of dictionaries, lists, modules, tensors and numbers are not equal bit for bit."""
+    if isinstance(one, th.nn.Module) and isinstance(other, th.nn.Module):
+        return differences(one.state_dict(), other.state_dict(), path)
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         if one.keys() != other.keys():
             return [f"{path}: keys {sorted(map(str, one))} and {sorted(map(str, other))}"]

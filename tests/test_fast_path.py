@@ -9,21 +9,22 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_pg import ActorPolicy, EpisodeRolloutBuffer
-from sb3_pg.rollout import collector
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.policies.fast_actor import fast_actor
+from sb3_pg.policies import acting
+from sb3_pg.policies.acting import actor_of
 from sb3_pg.policies.stock import is_stock
 from tests.support import JOINT_CRITIC, MONTE_CARLO, every_algorithm, make
 
 Algorithm = type[PolicyGradientAlgorithm]
 
 
-class Facts(collection.BaseCallback):
+class Facts(BaseCallback):
     """Keeps what every rollout put into the buffer."""
 
     FIELDS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages")
@@ -68,7 +69,7 @@ def test_both_paths_give_the_same(
     rounding."""
     kwargs = estimator | {"policy_kwargs": {"net_arch": [16, 16], "activation_fn": activation}, "learning_rate": 1e-4}
     fast, state = collect(algorithm, env_id, n_envs, **kwargs)
-    monkeypatch.setattr(collection, "is_stock", lambda policy: False)
+    monkeypatch.setattr(acting, "is_stock", lambda policy: False)
     general, general_state = collect(algorithm, env_id, n_envs, **kwargs)
     assert th.equal(state, general_state)
     for name in Facts.FIELDS:
@@ -96,7 +97,7 @@ def test_actions_are_those_of_the_policy(cls: type[ActorCriticPolicy], action_sp
     n_threads = th.get_num_threads()
     one = policy(cls, action_space=action_space)
     assert is_stock(one)
-    actor = fast_actor(one, n_envs, 5)
+    actor = actor_of(one, n_envs, 5)
     for seed in range(5):
         obs = np.random.default_rng(seed).normal(size=(n_envs, 3)).astype(np.float32)
         th.manual_seed(seed)
@@ -115,7 +116,7 @@ def test_a_rounding_decides_less_than_one_draw_in_a_million() -> None:
     """Of Discrete actions, in two million draws."""
     one, n_differ = policy(), 0
     obs = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
-    actor = fast_actor(one, len(obs), 100)
+    actor = actor_of(one, len(obs), 100)
     for seed in range(100):
         th.manual_seed(seed)
         with th.no_grad():
@@ -130,12 +131,13 @@ def test_a_rounding_decides_less_than_one_draw_in_a_million() -> None:
 def test_log_probs_are_those_of_the_policy(cls: type[ActorCriticPolicy], action_space: Any) -> None:
     """Of all steps that were drawn, and of no other, in more rows than one piece takes."""
     one = policy(cls, action_space=action_space)
-    actor = fast_actor(one, 3000, 4)
+    actor = actor_of(one, 3000, 4)
     observations = np.random.default_rng(0).normal(size=(2, 3000, 3)).astype(np.float32)
     actions = th.as_tensor(np.concatenate([actor.act(step) for step in observations])).reshape(6000, -1).squeeze(1)
     with th.no_grad():
         expected = one.evaluate_actions(th.as_tensor(observations.reshape(-1, 3)), actions)[1]
-    th.testing.assert_close(actor.log_prob(actions), expected, rtol=1e-6, atol=2e-6)
+    _, log_probs = actor.evaluation(th.as_tensor(observations.reshape(-1, 3)), actions)
+    th.testing.assert_close(log_probs, expected, rtol=1e-6, atol=2e-6)
 
 
 class Overridden(ActorCriticPolicy):

@@ -23,8 +23,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg import OffPolicyISPG
-from sb3_pg.data.minibatches import Minibatch, minibatches
 from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.minibatches import Minibatch, minibatches
 from sb3_pg.estimators import EpisodeIndex
 from sb3_pg.off_policy_ispg import off_policy_ispg
 from tests.estimators import reference

@@ -208,14 +208,17 @@ def test_rewards_too_large_for_float32(algorithm: Algorithm, estimator: dict[str
 @every_algorithm
 @every_estimator
 def test_no_episode_no_update(algorithm: Algorithm, estimator: dict[str, Any]) -> None:
-    """Without an ended episode nothing changes, and one warning for all such iterations says what to do."""
-    model = make(algorithm, diary(2, lengths=[5, 60, 5]), n_steps=8, **estimator)
+    """Without an ended episode nothing changes. A long one is waited for in silence; ten rollouts of it are worth one
+    warning for all of them, which says what to do."""
+    model = make(algorithm, diary(2, lengths=[5, 300, 5]), n_steps=8, **estimator)
     model.learn(16)
     before = snapshot(model)
     assert n_updates(model) == 1
+    model.learn(2 * 8 * 9, reset_num_timesteps=False)
     with pytest.warns(UserWarning, match=r"No episode ended within n_steps=8") as caught:
         model.learn(2 * 8 * 4, reset_num_timesteps=False)
     assert len(caught) == 1
+    assert caught[0].filename == __file__, "it points to the line that calls learn()"
     for advice in ("Raise n_steps", "TimeLimit", "incomplete_episodes='truncate'", "'bootstrap' and baseline='value'"):
         assert advice in str(caught[0].message)
     assert differences(before, snapshot(model)) == []

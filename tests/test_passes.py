@@ -10,9 +10,9 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import ActorPolicy
+from sb3_pg.data.minibatches import CACHE_ROWS
 from sb3_pg.policies.passes import Passes, all_values
 from sb3_pg.policies.stock import is_stock
-from sb3_pg.data.minibatches import CACHE_ROWS
 from tests.helpers import gradient_in
 
 N_ROWS = 50
@@ -40,17 +40,19 @@ def policy_and_rows(
 @pytest.mark.parametrize("cls", [ActorCriticPolicy, ActorPolicy])
 @pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES.keys())
 @pytest.mark.parametrize("activation_fn", [th.nn.Tanh, th.nn.ReLU, th.nn.ELU])
-@pytest.mark.parametrize(("micro_batch_size", "as_sb3"), [(N_ROWS - 1, True), (None, False)], ids=["pieces", "ours"])
+@pytest.mark.parametrize(
+    ("micro_batch_size", "known_to_sb3"), [(N_ROWS - 1, True), (None, False)], ids=["pieces", "ours"]
+)
 def test_values_log_probs_entropies_and_their_gradients(
     cls: type[ActorCriticPolicy],
     action_space: spaces.Space[Any],
     activation_fn: type[th.nn.Module],
     micro_batch_size: int | None,
-    as_sb3: bool,
+    known_to_sb3: bool,
 ) -> None:
     """Relative to the norm of the gradient: 1e-6, the rounding of single precision in two orders of operations."""
     policy, observations, actions = policy_and_rows(cls, action_space, activation_fn=activation_fn)
-    passes = Passes(policy, N_ROWS, micro_batch_size, as_sb3)
+    passes = Passes(policy, N_ROWS, micro_batch_size, known_to_sb3)
     assert passes._is_quick == (activation_fn is not th.nn.ELU and not isinstance(action_space, spaces.MultiDiscrete))
     weights = th.randn(3, N_ROWS)
     own, other = (
@@ -71,7 +73,7 @@ def test_values_log_probs_entropies_and_their_gradients(
 def test_one_piece_is_the_policy_itself(micro_batch_size: int | None) -> None:
     """Bit for bit."""
     policy, observations, actions = policy_and_rows(ActorCriticPolicy, spaces.Discrete(3))
-    passes = Passes(policy, N_ROWS, micro_batch_size, as_sb3=True)
+    passes = Passes(policy, N_ROWS, micro_batch_size, known_to_sb3=True)
     for one, other in zip(
         passes.evaluate(observations, actions), policy.evaluate_actions(observations, actions), strict=True
     ):
@@ -82,7 +84,7 @@ def test_one_piece_is_the_policy_itself(micro_batch_size: int | None) -> None:
 
 def test_no_values_where_nobody_asks() -> None:
     policy, observations, actions = policy_and_rows(ActorCriticPolicy, spaces.Discrete(3))
-    assert Passes(policy, N_ROWS, 10, as_sb3=True).evaluate(observations, actions)[0] is None
+    assert Passes(policy, N_ROWS, 10, known_to_sb3=True).evaluate(observations, actions)[0] is None
 
 
 def test_observations_stay_as_they_are() -> None:
@@ -92,7 +94,7 @@ def test_observations_stay_as_they_are() -> None:
         assert is_stock(policy)
         observations = th.randn(20, 3)
         before = observations.clone()
-        Passes(policy, 20, 10, as_sb3=True).evaluate(observations, th.zeros(20, dtype=th.long), values=True)
+        Passes(policy, 20, 10, known_to_sb3=True).evaluate(observations, th.zeros(20, dtype=th.long), values=True)
         assert th.equal(observations, before)
 
 

@@ -136,7 +136,7 @@ def test_schedules_go_on(algorithm: Algorithm, tmp_path: Path) -> None:
         model.learn(64, callback=note, reset_num_timesteps=False)
         rates.append([dump["train/learning_rate"] for dump in dumps[1:]] + value_rates)
         remaining = model._current_progress_remaining
-        assert model.ent_coef_schedule(remaining) == pytest.approx(0.5 * remaining)
+        assert model._now(model.ent_coef) == pytest.approx(0.5 * remaining)
     assert rates[0] == rates[1]
     assert rates[0][:3] == pytest.approx([1e-2 * left for left in (1 / 2, 1 / 3, 1 / 6)])
     assert rates[0][-1] == pytest.approx(2e-3 / 6)
@@ -198,7 +198,7 @@ def test_load_replaces_what_it_is_told_to(algorithm: Algorithm, tmp_path: Path) 
     model.learn(16)
     assert differences(before, snapshot(model)["policy"]) == [], "a learning rate of 0 changes nothing"
     model = algorithm.load(tmp_path / "model", env=diary(1), device="cpu", gamma=0.5, ent_coef=0.0, n_steps=7)
-    assert (model.gamma, model.rollout_buffer.gamma, model.ent_coef_schedule(1.0)) == (0.5, 0.5, 0.0)
+    assert (model.gamma, model.rollout_buffer.gamma, model._now(model.ent_coef)) == (0.5, 0.5, 0.0)
     assert model.rollout_buffer.buffer_size == 7
 
 
@@ -255,7 +255,7 @@ def test_schedules_stop_at_the_end(algorithm: Algorithm) -> None:
     assert model._current_progress_remaining == 0.0
     assert model.policy.optimizer.param_groups[0]["lr"] == 0.0
     assert model.value_optimizer.param_groups[0]["lr"] == 0.0
-    assert model._ent_coef_now == 0.0
+    assert model._now(model.ent_coef) == 0.0
     assert differences(before, snapshot(model)["policy"]) != [], "the rollouts before it did"
 
 

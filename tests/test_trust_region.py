@@ -31,10 +31,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import ActorPolicy, OffPolicyISPG
-from sb3_pg.policies.divergence import Divergence, frozen_copy, policy_kl
-from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
-from sb3_pg.update.trust_region import MAX_HALVINGS, TrustRegion
 from sb3_pg.data.batch import EpisodeBatch, Observations
+from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
+from sb3_pg.policies.divergence import Divergence, frozen_copy, policy_kl
+from sb3_pg.update.trust_region import MAX_HALVINGS, TrustRegion
 from tests.helpers import RandomEnv, double_precision
 from tests.support import JOINT_CRITIC, TINY, differences, make
 from tests.test_vanilla_pg import ACTION_SPACES, actions_of, policy_and_batch

@@ -13,10 +13,11 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import VanillaPG
-from sb3_pg.policies.divergence import action_distribution, policy_kl
-from sb3_pg.update.natural_gradient import FisherMatrix
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.estimators import EpisodeIndex
+from sb3_pg.policies.divergence import action_distribution, policy_kl
+from sb3_pg.update.natural_gradient import FisherMatrix
+from sb3_pg.vanilla_pg import vanilla_pg
 from tests.helpers import double_precision
 
 #: A2C's own settings, where VanillaPG has others.
@@ -155,28 +156,31 @@ def test_natural_direction_solves_the_damped_system(action_space: spaces.Space[A
     assert fisher.solve(0 * gradient, max_iter=5).eq(0).all()
 
 
-def test_natural_step_of_learn() -> None:
-    """The step that ``learn`` takes is -learning_rate F^-1 g on the actor, and the critic's own one on the critic."""
+@pytest.mark.parametrize("max_grad_norm", [None, 1e-3])
+def test_natural_step_of_learn(max_grad_norm: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that ``learn`` takes is -learning_rate F^-1 g on the actor, g being clipped before."""
     seen: list[tuple[th.Tensor, th.Tensor]] = []
+    make_natural = vanilla_pg.make_natural
 
-    class Watched(VanillaPG):
-        def _make_natural(self, batch: EpisodeBatch) -> None:
-            fisher = FisherMatrix(self.policy, batch, self.cg_damping)
-            gradient = th.cat([p.grad.flatten() for p in fisher.parameters if p.grad is not None])
-            n = len(gradient)
-            dense = th.stack([fisher.product(unit) for unit in th.eye(n)], dim=1)
-            before = th.nn.utils.parameters_to_vector(fisher.parameters).detach().clone()
-            seen.append((before, th.linalg.solve(dense.double(), gradient.double())))
-            super()._make_natural(batch)
+    def watched(policy: ActorCriticPolicy, batch: EpisodeBatch, damping: float, *args: Any) -> None:
+        fisher = FisherMatrix(policy, batch, damping)
+        gradient = th.cat([p.grad.flatten() for p in fisher.parameters if p.grad is not None])
+        assert max_grad_norm is None or float(gradient.norm()) == pytest.approx(max_grad_norm, rel=1e-3)
+        n = len(gradient)
+        dense = th.stack([fisher.product(unit) for unit in th.eye(n)], dim=1)
+        before = th.nn.utils.parameters_to_vector(fisher.parameters).detach().clone()
+        seen.append((before, th.linalg.solve(dense.double(), gradient.double())))
+        make_natural(policy, batch, damping, *args)
 
-    model = Watched(
+    monkeypatch.setattr(vanilla_pg, "make_natural", watched)
+    model = VanillaPG(
         "MlpPolicy",
         make_vec_env("CartPole-v1", 2, seed=0),
         n_steps=64,
         learning_rate=0.05,
         natural_gradient=True,
         cg_max_steps=200,
-        max_grad_norm=None,
+        max_grad_norm=max_grad_norm,
         policy_kwargs={"net_arch": [4]},
         seed=0,
         device="cpu",
@@ -191,7 +195,10 @@ def test_natural_step_of_learn() -> None:
     [
         ({"cg_max_steps": 0}, "cg_max_steps must be an integer >= 1"),
         ({"cg_damping": -1.0}, "cg_damping must be a number >= 0"),
-        ({"baseline": "leave_one_out"}, r"value_learning_rate.* needs? a learned critic: write baseline='value'"),
+        (
+            {"baseline": "leave_one_out", "value_learning_rate": 1e-3},
+            r"^value_learning_rate needs a learned critic: write baseline='value'",
+        ),
         ({"gae_lambda": 1.5}, r"gae_lambda must be a number in \[0, 1\]"),
     ],
     ids=str,

@@ -63,8 +63,8 @@ def parts_of_reinforce(model: OnPolicyAlgorithm) -> Parts:
         "the actor's draw": [(kind, "act") for kind in FastActor.__subclasses__()],
         "the buffer's add": [(buffer, "add_facts"), (buffer, "add_episode_ends")],
         "checks of what is finite": [(model, "_check_step")],
-        "log-probs and values of the rollout": [(FastActor, "log_prob"), (buffer, "add_evaluation")],
-        "update: the gradient": [(model, "_score_function_gradient")],
+        "log-probs and values of the rollout": [(FastActor, "evaluation"), (buffer, "add_evaluation")],
+        "update: the gradient": [(model, "_gradient")],
         "update: the rest": [(model, "train")],
     }
 

@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from benchmarks.speed.tianshou_reinforce import has_tianshou, learning_tianshou
 from benchmarks.speed.timing import Rate, Workload
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG, make_vec_env
-from sb3_pg.policies.fast_actor import fast_actor
 from sb3_pg.data.minibatches import CACHE_ROWS
+from sb3_pg.policies.acting import actor_of
 
 ENV_ID, N_STEPS = "CartPole-v1", 128
 #: Rows of a micro-batch that takes any batch in one piece.
@@ -116,7 +116,7 @@ def limit(env: VecEnv, n_vector_steps: int) -> Rate:
 
     def rate() -> float:
         per_step = env.num_envs / alone()
-        actor = fast_actor(model.policy, env.num_envs, n_vector_steps)
+        actor = actor_of(model.policy, env.num_envs, n_vector_steps)
         started = time.perf_counter()
         for _ in range(n_vector_steps):
             actor.act(obs)

@@ -195,7 +195,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
             ("sb3_pg.", "stable_baselines3.")
         ):
             frame, level = frame.f_back, level + 1
-        warnings.warn(message, UserWarning, stacklevel=level - 1)
+        warnings.warn(message, UserWarning, stacklevel=level)
 
     def _edge_values(self) -> th.Tensor:
         """``(n_envs,)`` the critic's value of what follows the rollout, 0 without a critic."""

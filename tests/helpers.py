@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import gymnasium as gym
@@ -410,7 +410,14 @@ class Played:
         return [[g - b for g, b in zip(*rows, strict=True)] for rows in pairs]
 
 
-def _played(model: PolicyGradientAlgorithm, tape: Tape, iteration: int, pieces: list[Piece]) -> Played:
+#: Of a batch whose baseline is still to come: what the score of each step is multiplied by without one, and by each
+#: unit of one.
+Multipliers = Callable[[PolicyGradientAlgorithm, Tape, Played], tuple[Sequence[float], Sequence[float]]]
+
+
+def _played(
+    model: PolicyGradientAlgorithm, tape: Tape, iteration: int, pieces: list[Piece], multipliers: Multipliers
+) -> Played:
     policy = tape.policies[iteration]
     last_values = [_last_value(model, policy, piece) for piece in pieces]
     values = [[value_of(tape.policies[s.iteration], s.observation) for s in piece.steps] for piece in pieces]
@@ -421,14 +428,15 @@ def _played(model: PolicyGradientAlgorithm, tape: Tape, iteration: int, pieces: 
         returns = [[a + v for a, v in zip(*rows, strict=True)] for rows in zip(advantages, values, strict=True)]
     else:
         returns = literal_returns(model.returns, rewards, last_values, model.gamma)
-    return Played(
+    played = Played(
         iteration,
         pieces,
         rewards=[[*r[:-1], r[-1] + model.gamma * last] for r, last in zip(rewards, last_values, strict=True)],
         returns=returns,
-        baseline=_baseline(model, tape, iteration, pieces, returns, values),
+        baseline=[],
         targets=returns if model.returns == "gae" else to_go,
     )
+    return replace(played, baseline=_baseline(model, tape, played, values, multipliers))
 
 
 def _last_value(model: PolicyGradientAlgorithm, policy: ActorCriticPolicy, piece: Piece) -> float:
@@ -440,36 +448,60 @@ def _last_value(model: PolicyGradientAlgorithm, policy: ActorCriticPolicy, piece
     return value_of(policy, piece.steps[-1].next_observation) if is_bootstrapped else 0.0
 
 
+def multipliers_of_one_step(
+    model: PolicyGradientAlgorithm, tape: Tape, played: Played
+) -> tuple[Sequence[float], Sequence[float]]:
+    """In an algorithm of one step an iteration."""
+    weights = [
+        carried_weight(model, tape, played.iteration, piece, t)
+        for piece in played.pieces
+        for t in range(len(piece.steps))
+    ]
+    returns = [value for row in played.returns for value in row]
+    return [weight * value for weight, value in zip(weights, returns, strict=True)], weights
+
+
+def optimal_constant(
+    model: PolicyGradientAlgorithm, tape: Tape, played: Played, multipliers: tuple[Sequence[float], Sequence[float]]
+) -> float:
+    """sum_i <R_i, S_i> / sum_i |S_i|^2, gradient by gradient."""
+    policy, dots, norms, row = tape.policies[played.iteration], 0.0, 0.0, 0
+    for piece in played.pieces:
+        scores = [
+            gradient_in(policy, evaluate(policy, step.observation, drawn_action(tape, piece, step))[1])
+            for step in piece.steps
+        ]
+        here = slice(row, row + len(scores))
+        with_returns, alone = (
+            th.stack([m * score for m, score in zip(one[here], scores, strict=True)]).sum(dim=0) for one in multipliers
+        )
+        dots, norms, row = dots + float(with_returns @ alone), norms + float(alone @ alone), here.stop
+    return dots / norms
+
+
 def _baseline(
-    model: PolicyGradientAlgorithm, tape: Tape, iteration: int, pieces: list[Piece], returns: Rows, values: Rows
+    model: PolicyGradientAlgorithm, tape: Tape, played: Played, values: Rows, multipliers: Multipliers
 ) -> Rows:
     """The baseline of each step, with those that need more than the returns."""
+    pieces = played.pieces
     if callable(model.baseline):
         return [[0.5 - 0.25 * (piece.first + t) for t in range(len(piece.steps))] for piece in pieces]
     if model.baseline == "optimal":
-        policy = tape.policies[iteration]
-        dots, norms = 0.0, 0.0
-        for piece, g in zip(pieces, returns, strict=True):
-            scores = [
-                carried_weight(model, tape, iteration, piece, t)
-                * gradient_in(policy, evaluate(policy, step.observation, drawn_action(tape, piece, step))[1])
-                for t, step in enumerate(piece.steps)
-            ]
-            without_returns = th.stack(scores).sum(dim=0)
-            with_returns = th.stack([value * score for value, score in zip(g, scores, strict=True)]).sum(dim=0)
-            dots += float(with_returns @ without_returns)
-            norms += float(without_returns @ without_returns)
-        return [[dots / norms] * len(g) for g in returns]
-    return literal_baseline(model.baseline, returns, [piece.first for piece in pieces], values)
+        return [
+            [optimal_constant(model, tape, played, multipliers(model, tape, played))] * len(g) for g in played.returns
+        ]
+    return literal_baseline(model.baseline, played.returns, [piece.first for piece in pieces], values)
 
 
-def samples_of_learn(model: PolicyGradientAlgorithm, tape: Tape) -> dict[int, list[Played]]:
+def samples_of_learn(
+    model: PolicyGradientAlgorithm, tape: Tape, multipliers: Multipliers = multipliers_of_one_step
+) -> dict[int, list[Played]]:
     """Per iteration with an update: what it played, then what it uses again, the latest first."""
     n_reused = getattr(model, "n_reused_batches", 0)
     samples: dict[int, list[Played]] = {}
     latest: list[Played] = []
     for iteration, pieces in pieces_of_learn(model, tape).items():
-        latest = [_played(model, tape, iteration, pieces), *latest][: 1 + n_reused]
+        latest = [_played(model, tape, iteration, pieces, multipliers), *latest][: 1 + n_reused]
         samples[iteration] = latest
     return samples
 

@@ -24,7 +24,9 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import ActorPolicy, EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
+from sb3_pg.data.batch import Credit, EpisodeBatch
 from sb3_pg.rollout.buffers import BUFFER_BASELINES
+from sb3_pg.rollout.credit import credit_of
 from tests.helpers import Recorder, Rows, Tape, callable_baseline, literal_baseline, literal_gae, literal_returns
 from tests.tabular import TabularEnv, long_episodes_pay
 
@@ -127,7 +129,9 @@ class Ledger:
     """Knows what each rollout's update has to use, from lists of whole episodes."""
 
     def __init__(self, world: World, rule: str, quota: int | None, cut_length: int) -> None:
-        self.world, self.rule, self.quota, self.cut_length = world, rule, quota, cut_length
+        # Whole episodes asked for are waited for, whatever the rule for cut ones
+        self.rule = "carry" if quota is not None else rule
+        self.world, self.quota, self.cut_length = world, quota, cut_length
         self.n_envs = world.done.shape[1]
         self.episodes: list[Played] = []
         self.running: list[Played | None] = [None] * self.n_envs
@@ -181,11 +185,11 @@ class Ledger:
     def finish(self, rollout: int, last_tick: int) -> list[Piece]:
         """What the update after this rollout uses."""
         edge = self.world.edge_value[last_tick]
-        pieces = self._carry(rollout, edge) if self.rule == "carry" else self._cut_at_edges(rollout, edge)
-        if self.quota is not None:
-            by_env = [[one for one in pieces if one.played.env == env][: self.quota] for env in range(self.n_envs)]
-            pieces = [piece for one in by_env for piece in one]
-        return pieces
+        if self.rule != "carry":
+            return self._cut_at_edges(rollout, edge)
+        pieces = self._carry(rollout, edge)
+        by_env = [[one for one in pieces if one.played.env == env][: self.quota] for env in range(self.n_envs)]
+        return [piece for one in by_env for piece in one]
 
     def _carry(self, rollout: int, edge: np.ndarray) -> list[Piece]:
         for env, running in enumerate(self.running):
@@ -211,9 +215,6 @@ class Ledger:
                 continue
             after = one.last_value if is_here else float(edge[one.env]) if self.rule == "bootstrap" else 0.0
             pieces.append(Piece(one, [one.ticks[k] for k in here], [False] * len(here), here[0], after))
-        # A quota counts from the beginning of a rollout, and what has begun before is no part of it
-        for one in self.episodes if self.quota is not None else []:
-            one.spent = True
         return sorted(pieces, key=lambda piece: (piece.played.env, piece.ticks))
 
 
@@ -303,6 +304,11 @@ def literal_estimates(buffer: EpisodeRolloutBuffer, world: World, pieces: list[P
     return advantages, literal_returns("reward_to_go", rewards, last, buffer.gamma)
 
 
+def credit_in(buffer: EpisodeRolloutBuffer, batch: EpisodeBatch) -> Credit:
+    """What the steps of a batch are credited with by the buffer's arguments."""
+    return credit_of(batch, buffer.returns_name, buffer.baseline, buffer.gamma, buffer.gae_lambda)
+
+
 def check_batch(buffer: EpisodeRolloutBuffer, world: World, pieces: list[Piece], targets: tuple[Rows, Rows]) -> None:
     """The batch holds the pieces, no more and no fewer, with every fact and every estimate."""
     batch = buffer.batch
@@ -311,6 +317,7 @@ def check_batch(buffer: EpisodeRolloutBuffer, world: World, pieces: list[Piece],
         return
     assert batch is not None and batch.episodes.n_episodes == len(pieces)
     numbers = batch.observations["number"] if isinstance(batch.observations, dict) else batch.observations
+    credit = credit_in(buffer, batch)
     by_place = {world.number[piece.ticks[0], piece.played.env]: k for k, piece in enumerate(pieces)}
     assert len(by_place) == len(pieces)
     for i, rows in enumerate(batch.each_episode()):
@@ -329,8 +336,9 @@ def check_batch(buffer: EpisodeRolloutBuffer, world: World, pieces: list[Piece],
         np.testing.assert_array_equal(batch.episodes.step[rows], piece.first + np.arange(len(here)))
         assert bool(batch.truncated[i]) == (piece.ended and piece.played.truncated)
         assert bool(batch.terminated[i]) == (piece.ended and not piece.played.truncated)
-        close(batch.advantages[rows], targets[0][k])
-        close(batch.value_targets[rows], targets[1][k])
+        assert int(batch.env[i]) == env
+        close(credit.advantages[rows], targets[0][k])
+        close(credit.value_targets[rows], targets[1][k])
 
 
 def check_layout(
@@ -503,8 +511,12 @@ def test_the_order_of_environments_does_not_matter(
         found = []
         for _ in play(buffer, world, plan):
             batch = buffer.batch
-            rows = [] if batch is None else batch.each_episode()
-            found.append({tuple(batch.observations[r, 0].tolist()): batch.advantages[r].tolist() for r in rows})
+            if batch is None:
+                found.append({})
+                continue
+            advantages = credit_in(buffer, batch).advantages
+            rows = batch.each_episode()
+            found.append({tuple(batch.observations[r, 0].tolist()): advantages[r].tolist() for r in rows})
         return found
 
     for one, other in zip(pairs(world), pairs(world.permuted(order)), strict=True):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg import OffPolicyISPG
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.minibatches import Minibatch, minibatches
 from sb3_pg.estimators import EpisodeIndex
@@ -107,6 +109,22 @@ def literal_credit(model: OffPolicyISPG, sample: Sequence[Played], weights: Rows
     return [c * gamma ** (first[i] + t) for i, row in enumerate(credit) for t, c in enumerate(row)]
 
 
+def literal_multipliers(
+    model: PolicyGradientAlgorithm, tape: Tape, played: Played
+) -> tuple[Sequence[float], Sequence[float]]:
+    """What the score of each step of a batch alone is multiplied by when its update begins: without a baseline, and per
+    unit of a baseline."""
+    assert isinstance(model, OffPolicyISPG)
+    weights = literal_weights(model, tape, tape.policies[played.iteration], [played], model.max_weight or math.inf)
+    nothing = [[0.0] * len(row) for row in weights]
+    minus_one = [[-1.0] * len(row) for row in weights]
+    alone = replace(played, rewards=nothing, returns=nothing, baseline=minus_one)
+    return (
+        literal_credit(model, [replace(played, baseline=nothing)], weights),
+        literal_credit(model, [alone], weights),
+    )
+
+
 def literal_kl(old: ActorCriticPolicy, new: ActorCriticPolicy, step: Step) -> th.Tensor:
     """KL(old || new) in the state of a step: sum p log p/q of categories, the integral of p log p/q of normals."""
 
@@ -170,7 +188,7 @@ def assert_literal(model: OffPolicyISPG, tape: Tape, tolerance: float = 1e-6) ->
 
     :return: what each update learned from
     """
-    samples = samples_of_learn(model, tape)
+    samples = samples_of_learn(model, tape, literal_multipliers)
     divisors = divisors_of_learn(model, samples)
     iterations = [taken.iteration for taken in tape.gradient_steps]
     assert iterations == [iteration for iteration in samples for _ in range(model.n_epochs)] and len(samples) >= 2
@@ -248,7 +266,8 @@ def test_gradient_is_the_literal_sum(
     model, tape = learn(
         importance=importance,
         n_reused_batches=n_reused_batches,
-        discount_gradient=discount_gradient,
+        # total returns are discounted already
+        discount_gradient=discount_gradient and arguments["returns"] != "total",
         micro_batch_size=micro_batch_size,
         **arguments,
     )
@@ -474,7 +493,7 @@ def test_minibatches_are_a_partition(batch_size: int | None, whole_episodes: boo
     and with the lengths that their index says. The shares, of rows or of episodes, add up to 1."""
     lengths = np.random.default_rng(0).integers(1, 9, size=30).tolist()
     index = EpisodeIndex.from_lengths(th.tensor(lengths))
-    batch: Any = SimpleNamespace(episodes=index)
+    batch: Any = SimpleNamespace(episodes=index, n_rows=index.n_rows)
     np.random.seed(0)
     orders = []
     for _ in range(3):

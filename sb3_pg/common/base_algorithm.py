@@ -297,10 +297,9 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         parts = [self.policy, self.policy.optimizer, *self.policy.parameters()]
         if len(parts) == len(self._separated) and all(map(operator.is_, parts, self._separated)):
             return
-        progress = self._current_progress_remaining
-        self.value_optimizer = separate_critic(
-            self.policy, self.lr_schedule(progress), self.value_lr_schedule(progress)
-        )
+        is_known = len(self._separated) > 0 and self._separated[0] is self.policy
+        rates = self._now(self.lr_schedule), self._now(self.value_lr_schedule)
+        self.value_optimizer = separate_critic(self.policy, *rates, keep_optimizer=is_known)
         self._separated = [self.policy, self.policy.optimizer, *self.policy.parameters()]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -42,12 +42,15 @@ class ValueLoss:
         return F.mse_loss(values, self.targets[rows], reduction="sum")
 
 
-def separate_critic(policy: ActorCriticPolicy, learning_rate: float, value_learning_rate: float) -> th.optim.Optimizer:
+def separate_critic(
+    policy: ActorCriticPolicy, learning_rate: float, value_learning_rate: float, keep_optimizer: bool = False
+) -> th.optim.Optimizer:
     """Give the critic's own parameters an optimizer of their own; what the actor uses stays with the policy's.
 
-    Adam and AdamW step for all parameters at once, unless ``optimizer_kwargs`` say how they are to. An optimizer that a
-    callback gave to the policy stays the object that it is.
+    Adam and AdamW step for all parameters at once, unless ``optimizer_kwargs`` say how they are to. An optimizer other
+    than the policy's own, as it was built, stays the object that it is.
 
+    :param keep_optimizer: whether the policy's optimizer is somebody's who gave it to the policy
     :return: the critic's optimizer, of the policy's class
     :raises ValueError: if there are no parameters that the critic alone uses
     """
@@ -62,7 +65,8 @@ def separate_critic(policy: ActorCriticPolicy, learning_rate: float, value_learn
     has_chosen = not kwargs.keys().isdisjoint(("fused", "foreach", "differentiable"))
     if policy.optimizer_class in FUSED and policy.device.type in ("cpu", "cuda") and not has_chosen:
         kwargs = kwargs | {"fused": True}  # the same numbers but for rounding, without a loop in Python
-    if policy.optimizer.state or len(policy.optimizer.param_groups) > 1:
+    is_as_built = type(policy.optimizer) is policy.optimizer_class and not policy.optimizer.state
+    if not is_as_built or len(policy.optimizer.param_groups) > 1 or keep_optimizer:
         for group in policy.optimizer.param_groups:
             group["params"] = [parameter for parameter in group["params"] if parameter not in own]
     else:

@@ -365,7 +365,7 @@ class PolicyGradientAlgorithm(EpisodeCollector):
     # --- learning: what every train() is made of, in the order of use -----------------------------------------------
 
     def _begin_update(self) -> EpisodeBatch | None:
-        """Set the learning rates; then the episodes to learn from, None and a word of it where there are none."""
+        """Set the learning rates; return the episodes to learn from, or log that there are none and return None."""
         if self.value_optimizer is not None:
             self._separate_critic()
             update_learning_rate(self.value_optimizer, self._now(self.value_lr_schedule))

@@ -51,7 +51,7 @@ from sb3_pg.update.weighting import MAX_CARRIED_WEIGHT, WeightedSample, Weightin
 
 
 class OffPolicyISPG(PolicyGradientAlgorithm):
-    """Several gradient steps on every batch, kept honest by importance weights and near by a trust region.
+    """Several gradient steps on every batch, by importance weights and within a trust region.
 
     ``importance="timestep"`` follows the surrogate of TRPO and PPO (Schulman et al. 2015, 2017), ``"trajectory"`` and
     ``"per_decision"`` the gradient of the return itself, with the noise of a product over the episode (Precup, Sutton

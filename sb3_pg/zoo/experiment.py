@@ -58,7 +58,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
     # --- hyperparameters -------------------------------------------------------------------------------------------
 
     def read_hyperparameters(self) -> tuple[Hyperparams, Hyperparams]:
-        """As in the Zoo, with errors for people, and ``--trial-id 0`` is a trial."""
+        """As in the Zoo, with errors that say what is wrong in one line, and ``--trial-id 0`` is a trial."""
         if self.config.endswith((".yml", ".yaml")):
             read_configs(self.config)
         if self.trial_id is not None:

@@ -279,6 +279,16 @@ def test_kl_of_equal_policies_is_0(name: str) -> None:
     assert closed_kl(old, old, batch).shape == (batch.episodes.n_rows,)
 
 
+def moving(
+    old: ActorCriticPolicy, new: ActorCriticPolicy, batch: EpisodeBatch, size: int | None = None
+) -> tuple[Divergence, ActorCriticPolicy]:
+    """The divergence of a policy that was the old one when it was made, and that policy, which is the new one now."""
+    policy = frozen_copy(old).requires_grad_(True)
+    divergence = Divergence(policy, batch, size)
+    policy.load_state_dict(new.state_dict())
+    return divergence, policy
+
+
 @every_policy
 @pytest.mark.parametrize("size", [1, 4, 6, 100])
 def test_mean_kl_in_micro_batches(name: str, size: int) -> None:
@@ -287,7 +297,7 @@ def test_mean_kl_in_micro_batches(name: str, size: int) -> None:
     rows = th.tensor([5, 0, 3, 2, 1])
     some = Minibatch(rows, len(rows), None, len(rows) / batch.episodes.n_rows)
     kl = closed_kl(old, new, batch).detach()
-    divergence = Divergence(old, new, batch, size)
+    divergence, new = moving(old, new, batch, size)
     for is_training in (True, False):
         new.set_training_mode(is_training)
         assert divergence.mean() == pytest.approx(float(kl.mean()), rel=1e-12)
@@ -298,16 +308,15 @@ def test_mean_kl_in_micro_batches(name: str, size: int) -> None:
 
 @every_finite
 def test_gradient_of_the_summed_kl(name: str) -> None:
-    """With respect to the new policy, as by differentiating the sum over all actions; none to the old one."""
+    """With respect to the new policy, as by differentiating the sum over all actions."""
     old, new, batch = two_policies(name)
+    divergence, new = moving(old, new, batch)
     rows = th.tensor([4, 1])
     actor = [parameter for name, parameter in new.named_parameters() if "value" not in name]
-    ours = th.autograd.grad(Divergence(old, new, batch).summed(rows), actor, retain_graph=True)
+    ours = th.autograd.grad(divergence.summed(rows), actor)
     theirs = th.autograd.grad(enumerated_kl(old, new, batch, name)[rows].sum(), actor)
     for one, other in zip(ours, theirs, strict=True):
         th.testing.assert_close(one, other)
-    Divergence(old, new, batch).summed(rows).backward()
-    assert all(parameter.grad is None for parameter in old.parameters())
 
 
 class NoClosedForm(th.distributions.Distribution):
@@ -603,6 +612,7 @@ class Tried:
     full: list[th.Tensor]
     after: list[th.Tensor]
     is_within: bool
+    critic_moved: bool
 
 
 @pytest.fixture
@@ -613,15 +623,22 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[Tried]:
 
     def step(region: TrustRegion, optimizer: th.optim.Optimizer) -> bool:
         full: list[th.Tensor] = []
+        full_of_critic: list[th.Tensor] = []
 
-        def now() -> list[th.Tensor]:
-            return [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
+        def now(is_critic: bool = False) -> list[th.Tensor]:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            return [p.detach().clone() for p in parameters if (p in region.critic) == is_critic]
 
-        handle = optimizer.register_step_post_hook(lambda *_: full.extend(now()))
-        before = now()
+        def note(*_: Any) -> None:
+            full.extend(now())
+            full_of_critic.extend(now(is_critic=True))
+
+        handle = optimizer.register_step_post_hook(note)
+        before, critic = now(), now(is_critic=True)
         is_within = genuine(region, optimizer)
         handle.remove()
-        every.append(Tried(before, full, now(), is_within))
+        assert differences(full_of_critic, now(is_critic=True)) == [], "no bound holds the critic back"
+        every.append(Tried(before, full, now(), is_within, differences(critic, full_of_critic) != []))
         return is_within
 
     monkeypatch.setattr(TrustRegion, "step", step)
@@ -639,7 +656,7 @@ def difference(one: list[th.Tensor], other: list[th.Tensor]) -> th.Tensor:
 def test_halved_steps_lie_on_the_line_between(
     tried: list[Tried], action_space: Any, optimizer: dict[str, Any], estimator: dict[str, Any]
 ) -> None:
-    """What is left of a step is a power of 1/2 of it, in every parameter; or nothing, bit for bit."""
+    """What is left of a step is a power of 1/2 of it, in every parameter of the actor; or nothing, bit for bit."""
     kwargs = BACKTRACK | optimizer | estimator | {"incomplete_episodes": "truncate", "batch_size": 16}
     ispg(action_space, **kwargs).learn(40 * 32)
     shares = []
@@ -657,6 +674,7 @@ def test_halved_steps_lie_on_the_line_between(
         shares.append(0.5**n_halvings)
     assert 0 < sum(0 < share < 1 for share in shares)
     assert len(set(shares)) > 3, "steps of several lengths"
+    assert all(one.critic_moved == bool(estimator) for one in tried)
 
 
 @every_space

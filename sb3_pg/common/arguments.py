@@ -101,9 +101,10 @@ def check_estimator(
 ) -> None:
     """Refuse names that do not exist, and list those that do; refuse combinations without a meaning."""
     if returns == "gae" and "gae" not in supported_returns:
+        valid = ", ".join(map(repr, supported_returns))
         raise ValueError(
-            "returns='gae' is relative to a learned critic: write VanillaPG(policy, env) instead, which has one, or "
-            f"returns={' or '.join(map(repr, supported_returns))}"
+            f"returns must be one of {valid}, got 'gae', which is relative to a learned critic: write "
+            "VanillaPG(policy, env) for that"
         )
     check_choice("returns", returns, supported_returns)
     check_choice("loss_reduction", loss_reduction, get_args(LossReduction))

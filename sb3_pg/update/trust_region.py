@@ -43,7 +43,7 @@ class TrustRegion:
         self.kl_coef = kl_coef
         self.divergence = divergence
         self.newest = newest
-        self._critic = set(critic)
+        self.critic = set(critic)
 
     def must_stop(self, part: Minibatch) -> bool:
         """Whether the policy has gone too far for another step, on these rows."""
@@ -58,7 +58,7 @@ class TrustRegion:
             optimizer.step()
             return True
         everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        parameters = [parameter for parameter in everything if parameter not in self._critic]
+        parameters = [parameter for parameter in everything if parameter not in self.critic]
         before = [parameter.detach().clone() for parameter in parameters]
         within_bound = False
         try:

@@ -28,8 +28,9 @@ def own_parameters_of_critic(policy: ActorCriticPolicy) -> list[nn.Parameter]:
         try:
             with th.no_grad():
                 actions = policy(observations)[0]
-            if isinstance(policy.action_space, spaces.Discrete):
-                actions = actions.long().flatten()
+            # As a rollout buffer gives them
+            is_discrete = isinstance(policy.action_space, spaces.Discrete)
+            actions = actions.long().flatten() if is_discrete else actions.flatten(1)
             values, log_prob, entropy = policy.evaluate_actions(observations, actions)
             of_values = _on_which_depends(values, parameters)
             of_distribution = _on_which_depends(log_prob, parameters)

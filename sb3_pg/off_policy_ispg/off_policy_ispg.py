@@ -26,7 +26,7 @@ from sb3_pg.common.arguments import (
 )
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, IncompleteEpisodes, Returns
-from sb3_pg.data.checks import is_number
+from sb3_pg.data.checks import check_schedule, is_number
 from sb3_pg.data.distributed import all_sum
 from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
 from sb3_pg.estimators import (
@@ -209,12 +209,13 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         super()._check_arguments()
         check_epochs(self.n_epochs, self.batch_size, self.normalize_advantage)
         check_switches(self_normalize=self.self_normalize)
-        # The RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
-        is_unused = callable(self.clip_range) and self.clip_range(1.0) == 0
         for name in ("clip_range", "clip_range_vf"):
             value = getattr(self, name)
-            if not (value is None or callable(value) or (is_number(value) and value > 0)):
-                raise ValueError(f"{name} must be a number > 0, a schedule, or None for no clipping, got {value!r}")
+            check_schedule(name, value, or_none="no clipping")
+            if is_number(value) and value == 0:
+                raise ValueError(f"{name}=0 lets nothing move: write a number > 0, or None for no clipping")
+        # The RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
+        is_unused = callable(self.clip_range) and self.clip_range(1.0) == 0
         check_importance(
             self.importance,
             self.returns,

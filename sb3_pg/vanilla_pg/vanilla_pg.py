@@ -93,6 +93,7 @@ class VanillaPG(PolicyGradientAlgorithm):
         _init_setup_model: bool = True,
     ):
         check_kwargs(policy_kwargs=policy_kwargs)
+        check_bool("natural_gradient", natural_gradient)
         if learning_rate is None:
             steps_by_sgd = natural_gradient and "optimizer_class" not in (policy_kwargs or {})
             learning_rate = NATURAL_LEARNING_RATE if steps_by_sgd else LEARNING_RATE

@@ -90,11 +90,14 @@ def check_positive_int(name: str, value: object, or_none: bool = False) -> None:
     check_int(name, value, 1, or_none)
 
 
-def check_finite(what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: int, step: int) -> None:
+def check_finite(
+    what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: int, step: int, first_env: int = 0
+) -> None:
     """Refuse NaN and infinity from an environment, and name the environment.
 
     :param values: ``(n_envs, ...)`` array, or a dictionary of such
     :param step: the time step to name, in steps over all environments
+    :param first_env: the number of the first of the environments
     """
     for given in values.values() if isinstance(values, dict) else (values,):
         array = np.asarray(given)
@@ -107,6 +110,7 @@ def check_finite(what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: 
         bad = ~np.isfinite(array).reshape(n_envs, -1).all(axis=1)
         env = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"{what} of environment {env} at time step {step} is not finite: {array[env]}. The model is as it was "
-            "before this rollout and can be saved; mend the environment (VecCheckNan finds the action that led there)."
+            f"{what} of environment {first_env + env} at time step {step} is not finite: {array[env]}. The model is as "
+            "it was before this rollout and can be saved; mend the environment (VecCheckNan finds the action that led "
+            "there)."
         )

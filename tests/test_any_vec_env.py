@@ -116,7 +116,7 @@ ODD: dict[str, tuple[Callable[[VecEnv], VecEnv], bool]] = {
 def learn(algorithm: type[Any], env: VecEnv, **arguments: Any) -> tuple[Any, Batches]:
     is_dict = "spaces" in vars(env.observation_space)
     keep = Batches()
-    arguments = {"n_steps": 12, "policy_kwargs": TINY, "seed": 0, "device": "cpu"} | arguments
+    arguments = {"n_steps": 12, "policy_kwargs": dict(TINY), "seed": 0, "device": "cpu"} | arguments
     model = algorithm("MultiInputPolicy" if is_dict else "MlpPolicy", env, **arguments)
     model.learn(72, callback=None if algorithm is A2C else keep)
     return model, keep

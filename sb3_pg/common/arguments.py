@@ -177,9 +177,12 @@ def check_baseline(baseline: object) -> None:
         check_choice("baseline", baseline, BASELINES, or_else="a number, or a callable")
 
 
-def check_normalization(normalize_advantage: bool, incomplete_episodes: str, n_steps: int, n_envs: int) -> None:
+def check_normalization(
+    normalize_advantage: bool, incomplete_episodes: str, n_episodes: int | None, n_steps: int, n_envs: int
+) -> None:
     """Refuse to normalise batches of one row, which would never be normalised."""
-    if normalize_advantage and n_steps * n_envs == 1 and incomplete_episodes in ("bootstrap", "truncate"):
+    is_cut = n_episodes is None and incomplete_episodes in ("bootstrap", "truncate")
+    if normalize_advantage and is_cut and n_steps * n_envs == 1:
         raise ValueError(
             "normalize_advantage=True has no meaning for batches of one row, as n_steps=1 makes them with one "
             "environment: write n_steps >= 2, or normalize_advantage=False"

@@ -266,7 +266,9 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             self.discount_gradient,
         )
         check_episodes(self.n_episodes, self.baseline)
-        check_normalization(self.normalize_advantage, self.incomplete_episodes, self.n_steps, self.n_envs)
+        check_normalization(
+            self.normalize_advantage, self.incomplete_episodes, self.n_episodes, self.n_steps, self.n_envs
+        )
         check_kwargs(rollout_buffer_kwargs=self.rollout_buffer_kwargs)
         policy_class: object = self.policy_class
         if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):

@@ -95,7 +95,9 @@ class VanillaPG(PolicyGradientAlgorithm):
         check_kwargs(policy_kwargs=policy_kwargs)
         check_bool("natural_gradient", natural_gradient)
         if learning_rate is None:
-            steps_by_sgd = natural_gradient and "optimizer_class" not in (policy_kwargs or {})
+            steps_by_sgd = (
+                natural_gradient and (policy_kwargs or {}).get("optimizer_class", th.optim.SGD) is th.optim.SGD
+            )
             learning_rate = NATURAL_LEARNING_RATE if steps_by_sgd else LEARNING_RATE
         super().__init__(
             policy,

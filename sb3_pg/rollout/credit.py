@@ -67,7 +67,7 @@ def _values_of(baseline: Baseline, batch: EpisodeBatch, earned: th.Tensor) -> th
     if values.ndim > 0:
         check_rows("the values of the callable baseline", values, batch.n_rows)
     if not bool(values.isfinite().all()):
-        raise ValueError(f"The callable baseline must return finite numbers, got {given!r}")
+        raise ValueError(f"The callable baseline must return numbers, and some are not finite: {given!r}")
     return values.expand_as(earned)
 
 

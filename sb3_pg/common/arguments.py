@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import math
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.utils import get_device
 
 from sb3_pg.data.batch import IncompleteEpisodes, Returns
 from sb3_pg.data.checks import (
     check_bool,
     check_choice,
+    check_int,
     check_not_negative,
     check_positive,
     check_positive_int,
@@ -56,6 +61,40 @@ def without_critic(value_learning_rate: Any) -> Any:
     return None if value_learning_rate is VALUE_LEARNING_RATE else value_learning_rate
 
 
+def check_sb3s(
+    *,
+    use_sde: object,
+    sde_sample_freq: object,
+    rollout_buffer_kwargs: object,
+    policy_kwargs: object = None,
+    stats_window_size: object = 100,
+    tensorboard_log: object = None,
+    verbose: object = 0,
+    seed: object = None,
+    device: Any = "auto",
+    **others: object,
+) -> None:
+    """Refuse what SB3's constructor would take, and fail on later or in words that do not name the argument.
+
+    :raises ValueError: naming the argument, what was given and what is valid
+    """
+    check_kwargs(policy_kwargs=policy_kwargs, rollout_buffer_kwargs=rollout_buffer_kwargs)
+    check_bool("use_sde", use_sde)
+    check_int("sde_sample_freq", sde_sample_freq, -1)
+    check_int("stats_window_size", stats_window_size, 0)
+    if not (tensorboard_log is None or isinstance(tensorboard_log, (str, os.PathLike))):
+        raise ValueError(f"tensorboard_log must be the path of a folder or None, got {tensorboard_log!r}")
+    if not isinstance(verbose, bool):  # which SB3 takes for 0 and 1
+        check_int("verbose", verbose, 0)
+    check_int("seed", seed, 0, or_none=True)
+    if isinstance(seed, (int, np.integer)) and seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, which is what NumPy takes, got {seed}")
+    try:
+        get_device(device)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"device must be 'auto', 'cpu' or another of PyTorch's, got {device!r}: {error}") from error
+
+
 def check_numbers(
     n_steps: object,
     gamma: object,
@@ -81,7 +120,7 @@ def check_numbers(
 def check_schedules(learning_rate: object, ent_coef: object, value_learning_rate: object) -> None:
     """Refuse what is neither a number nor a function of the progress remaining."""
     check_schedule("learning_rate", learning_rate)
-    check_schedule("ent_coef", ent_coef)
+    check_schedule("ent_coef", ent_coef, may_be_negative=True)
     check_schedule("value_learning_rate", value_learning_rate, or_none="one joint loss")
 
 
@@ -124,8 +163,8 @@ def check_estimator(
 
 
 def check_baseline(baseline: object) -> None:
-    """Refuse what is neither the name of a baseline, nor a number, nor a function of a batch."""
-    if callable(baseline):
+    """Refuse what is neither the name of a baseline, nor a finite number, nor a function of a batch."""
+    if callable(baseline) and not isinstance(baseline, type):
         try:
             inspect.signature(baseline).bind(None)
         except TypeError as error:
@@ -135,13 +174,16 @@ def check_baseline(baseline: object) -> None:
             ) from error
         except ValueError:
             pass  # a callable that does not tell what it takes
-    elif not is_number(baseline):
+    elif not (is_number(baseline) and math.isfinite(baseline)):
         check_choice("baseline", baseline, BASELINES, or_else="a number, or a callable")
 
 
-def check_normalization(normalize_advantage: bool, incomplete_episodes: str, n_steps: int, n_envs: int) -> None:
+def check_normalization(
+    normalize_advantage: bool, incomplete_episodes: str, n_episodes: int | None, n_steps: int, n_envs: int
+) -> None:
     """Refuse to normalise batches of one row, which would never be normalised."""
-    if normalize_advantage and n_steps * n_envs == 1 and incomplete_episodes in ("bootstrap", "truncate"):
+    is_cut = n_episodes is None and incomplete_episodes in ("bootstrap", "truncate")
+    if normalize_advantage and is_cut and n_steps * n_envs == 1:
         raise ValueError(
             "normalize_advantage=True has no meaning for batches of one row, as n_steps=1 makes them with one "
             "environment: write n_steps >= 2, or normalize_advantage=False"

@@ -34,6 +34,7 @@ from sb3_pg.common.arguments import (
     check_numbers,
     check_quota,
     check_saved_optimizers,
+    check_sb3s,
     check_schedules,
     check_switches,
     critic_defaults,
@@ -160,7 +161,9 @@ class PolicyGradientAlgorithm(EpisodeCollector):
     ):
         # Before SB3's constructor, which asks for the policy's class, and that depends on the baseline.
         self.baseline = baseline
-        check_kwargs(policy_kwargs=kwargs.get("policy_kwargs"))
+        check_sb3s(
+            use_sde=use_sde, sde_sample_freq=sde_sample_freq, rollout_buffer_kwargs=rollout_buffer_kwargs, **kwargs
+        )
         super().__init__(
             policy,
             env,
@@ -186,7 +189,9 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         self.value_learning_rate = value_learning_rate if self.uses_critic else without_critic(value_learning_rate)
         defaults = critic_defaults(self.uses_critic, self.value_learning_rate is not None)
         self.returns: Returns = defaults.returns if returns is None else returns
-        self.incomplete_episodes: IncompleteEpisodes = incomplete_episodes or defaults.incomplete_episodes
+        self.incomplete_episodes: IncompleteEpisodes = (
+            defaults.incomplete_episodes if incomplete_episodes is None else incomplete_episodes
+        )
         self.bootstrap_truncated = defaults.bootstrap_truncated if bootstrap_truncated is None else bootstrap_truncated
         self.n_value_updates = defaults.n_value_updates if n_value_updates is None else n_value_updates
         self.micro_batch_size = micro_batch_size
@@ -261,7 +266,9 @@ class PolicyGradientAlgorithm(EpisodeCollector):
             self.discount_gradient,
         )
         check_episodes(self.n_episodes, self.baseline)
-        check_normalization(self.normalize_advantage, self.incomplete_episodes, self.n_steps, self.n_envs)
+        check_normalization(
+            self.normalize_advantage, self.incomplete_episodes, self.n_episodes, self.n_steps, self.n_envs
+        )
         check_kwargs(rollout_buffer_kwargs=self.rollout_buffer_kwargs)
         policy_class: object = self.policy_class
         if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):

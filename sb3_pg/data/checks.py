@@ -50,17 +50,25 @@ def check_not_negative(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a number >= 0, got {value!r}")
 
 
-def check_schedule(name: str, value: object, or_none: str | None = None) -> None:
-    """Refuse what is neither a finite number nor a function of the progress remaining.
+def check_schedule(name: str, value: object, or_none: str | None = None, may_be_negative: bool = False) -> None:
+    """Refuse what is neither a finite number nor a function of the progress remaining that begins with one.
 
     :param or_none: what None means, where it is valid
     """
-    if (value is None and or_none is not None) or callable(value) or (is_number(value) and math.isfinite(value)):
+    if value is None and or_none is not None:
         return
-    raise ValueError(
-        f"{name} must be a number, or a function of the progress remaining (from 1 to 0)"
-        f"{f', or None for {or_none}' if or_none else ''}, got {value!r}"
-    )
+    at_first, cause, but = value, None, ""
+    if callable(value):
+        try:
+            at_first = float(value(1.0))
+            but = f", which begins with {at_first}"
+        except (TypeError, ValueError) as error:
+            at_first, cause, but = None, error, f", which fails at 1.0: {error}"
+    if not is_number(at_first) or not (-math.inf if may_be_negative else 0) <= at_first < math.inf:
+        raise ValueError(
+            f"{name} must be a number{'' if may_be_negative else ' >= 0'}, or a function from the progress remaining "
+            f"(from 1 to 0) to one{f', or None for {or_none}' if or_none else ''}, got {value!r}{but}"
+        ) from cause
 
 
 def check_bool(name: str, value: object) -> None:
@@ -69,19 +77,27 @@ def check_bool(name: str, value: object) -> None:
         raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
-def check_positive_int(name: str, value: object, or_none: bool = False) -> None:
-    """Refuse what is not an integer of at least 1 (or None, where that means something)."""
+def check_int(name: str, value: object, least: int, or_none: bool = False) -> None:
+    """Refuse what is not an integer of at least so much (or None, where that means something)."""
     if or_none and value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1{' or None' if or_none else ''}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}{' or None' if or_none else ''}, got {value!r}")
 
 
-def check_finite(what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: int, step: int) -> None:
+def check_positive_int(name: str, value: object, or_none: bool = False) -> None:
+    """Refuse what is not an integer of at least 1 (or None, where that means something)."""
+    check_int(name, value, 1, or_none)
+
+
+def check_finite(
+    what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: int, step: int, first_env: int = 0
+) -> None:
     """Refuse NaN and infinity from an environment, and name the environment.
 
     :param values: ``(n_envs, ...)`` array, or a dictionary of such
     :param step: the time step to name, in steps over all environments
+    :param first_env: the number of the first of the environments
     """
     for given in values.values() if isinstance(values, dict) else (values,):
         array = np.asarray(given)
@@ -94,6 +110,7 @@ def check_finite(what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: 
         bad = ~np.isfinite(array).reshape(n_envs, -1).all(axis=1)
         env = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"{what} of environment {env} at time step {step} is not finite: {array[env]}. The model is as it was "
-            "before this rollout and can be saved; mend the environment (VecCheckNan finds the action that led there)."
+            f"{what} of environment {first_env + env} at time step {step} is not finite: {array[env]}. The model is as "
+            "it was before this rollout and can be saved; mend the environment (VecCheckNan finds the action that led "
+            "there)."
         )

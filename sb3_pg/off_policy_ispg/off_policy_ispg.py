@@ -26,10 +26,11 @@ from sb3_pg.common.arguments import (
 )
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, IncompleteEpisodes, Returns
-from sb3_pg.data.checks import is_number
+from sb3_pg.data.checks import check_positive, check_schedule
 from sb3_pg.data.distributed import all_sum
 from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
 from sb3_pg.estimators import (
+    EPISODE_LEVELS,
     Importance,
     LossReduction,
     clipped_surrogate,
@@ -75,7 +76,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     :param normalize_advantage: over the rows of each gradient step, as in SB3's PPO
     :param returns, baseline, incomplete_episodes, bootstrap_truncated, n_value_updates: as in
         :class:`~sb3_pg.VanillaPG`; anything but ``baseline="value"`` takes the critic away, and with it the defaults
-        that need one
+        that need one. None is ``incomplete_episodes="carry"`` with the levels of whole episodes, and
+        ``returns="reward_to_go"`` with ``"per_decision"``
     :param target_kl: KL(old || new) that an update should not pass, over the states of this rollout; None for no bound
     :param kl_constraint: what keeps it: ``"stop"`` takes no further step at 1.5 times the bound (as SB3's PPO, but by
         the KL in closed form, and over the rows of the step); ``"backtrack"`` undoes a step that would pass the bound
@@ -144,6 +146,11 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
+        # What None stands for with the levels that multiply over whole episodes
+        if importance in EPISODE_LEVELS and incomplete_episodes is None:
+            incomplete_episodes = "carry"
+        if importance == "per_decision" and returns is None:
+            returns = "reward_to_go"
         super().__init__(
             policy,
             env,
@@ -209,12 +216,14 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         super()._check_arguments()
         check_epochs(self.n_epochs, self.batch_size, self.normalize_advantage)
         check_switches(self_normalize=self.self_normalize)
-        # The RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
-        is_unused = callable(self.clip_range) and self.clip_range(1.0) == 0
         for name in ("clip_range", "clip_range_vf"):
             value = getattr(self, name)
-            if not (value is None or callable(value) or (is_number(value) and value > 0)):
-                raise ValueError(f"{name} must be a number > 0, a schedule, or None for no clipping, got {value!r}")
+            if callable(value):
+                check_schedule(name, value)
+            else:
+                check_positive(name, value, or_none="no clipping")
+        # The RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
+        is_unused = callable(self.clip_range) and self.clip_range(1.0) == 0
         check_importance(
             self.importance,
             self.returns,

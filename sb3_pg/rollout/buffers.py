@@ -146,15 +146,20 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         """Whether :meth:`add_facts` may stand in for :meth:`add`: not where a subclass has its own."""
         return type(self).add is EpisodeRolloutBuffer.add and not isinstance(self.observations, dict)
 
-    def add_facts(self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, episode_start: np.ndarray) -> None:
-        """A step without its values and log-probs, which :meth:`add_evaluation` has to follow up for all of them.
+    def add_observation(self, obs: np.ndarray) -> None:
+        """What the next step is taken at, noted before it is: an environment may write the next into the same array.
 
         :param obs: ``(n_envs, *obs_shape)``
+        """
+        self.observations[self.pos] = obs.reshape(self.n_envs, *self.obs_shape)
+
+    def add_facts(self, action: np.ndarray, reward: np.ndarray, episode_start: np.ndarray) -> None:
+        """A step at the observations of :meth:`add_observation`, without its values and log-probs, which
+        :meth:`add_evaluation` has to follow up for all of them.
         """
         pos = self.pos
         if pos == 0:
             self._known |= np.asarray(episode_start, dtype=bool)
-        self.observations[pos] = obs.reshape(self.n_envs, *self.obs_shape)
         self.actions[pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[pos] = reward
         self.episode_starts[pos] = episode_start

@@ -72,6 +72,12 @@ class EpisodeCollector(OnPolicyAlgorithm):
 
             clipped_actions = self._env_actions(actions)
             statistics.keep()
+            # Noted before the step: an environment may write what it observes, and what is done, into the same arrays
+            last_obs = self._last_obs
+            if takes_facts:
+                buffer.add_observation(last_obs)  # type: ignore[arg-type]
+            else:
+                last_obs = _copied(last_obs)  # type: ignore[arg-type]
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
             self.num_timesteps += env.num_envs
@@ -84,16 +90,16 @@ class EpisodeCollector(OnPolicyAlgorithm):
 
             n_steps += 1
             if takes_facts:
-                buffer.add_facts(self._last_obs, actions, rewards, self._last_episode_starts)  # type: ignore[arg-type]
+                buffer.add_facts(actions, rewards, self._last_episode_starts)  # type: ignore[arg-type]
             else:
-                buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+                buffer.add(last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
             ended = np.flatnonzero(dones)
             if len(ended) > 0:
                 self._update_info_buffer([infos[idx] for idx in ended], np.ones(len(ended), dtype=bool))
-                buffer.add_episode_ends(ended, *self._episode_ends([infos[idx] for idx in ended]))
+                buffer.add_episode_ends(ended, *self._episode_ends(ended, [infos[idx] for idx in ended]))
             self._last_obs = new_obs  # type: ignore[assignment]
-            self._last_episode_starts = dones
+            self._last_episode_starts = np.array(dones, dtype=bool)
             if is_watched and not actor.fits(self.policy):
                 if takes_facts:
                     evaluations.append(actor.evaluation(*buffer.rows_since(n_evaluated)))
@@ -114,16 +120,16 @@ class EpisodeCollector(OnPolicyAlgorithm):
     def _check_step(
         self, new_obs: np.ndarray | dict[str, np.ndarray], rewards: np.ndarray, statistics: NormalizerStatistics
     ) -> None:
-        """Refuse what is not finite; behind VecNormalize, which spreads it, look for where it came from."""
+        """Refuse what is not finite; what a VecNormalize was given first, since it spreads NaN and clips infinity."""
         try:
+            if self._vec_normalize_env is not None:
+                original, earned = self._vec_normalize_env.old_obs, self._vec_normalize_env.old_reward
+                check_finite("The observation", original, self.n_envs, self.num_timesteps)
+                check_finite("The reward", earned, self.n_envs, self.num_timesteps)
             check_finite("The observation", new_obs, self.n_envs, self.num_timesteps)
             check_finite("The reward", rewards, self.n_envs, self.num_timesteps)
         except ValueError:
-            normalizer = self._vec_normalize_env
-            if normalizer is not None:
-                statistics.restore()
-                check_finite("The observation", normalizer.get_original_obs(), self.n_envs, self.num_timesteps)
-                check_finite("The reward", normalizer.get_original_reward(), self.n_envs, self.num_timesteps)
+            statistics.restore()
             raise
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
@@ -164,10 +170,13 @@ class EpisodeCollector(OnPolicyAlgorithm):
         clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
         return clipped
 
-    def _episode_ends(self, infos: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    def _episode_ends(self, envs: np.ndarray, infos: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
         """Of episodes that ended: whether a time limit ended them, and the value of what would have followed.
 
         As in SB3, a time limit without its last observation is the end of the task.
+
+        :param envs: ``(n,)`` the environments
+        :param infos: what each said
         """
         truncated = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos], dtype=bool)
         values = np.zeros(len(infos), dtype=np.float32)
@@ -180,6 +189,9 @@ class EpisodeCollector(OnPolicyAlgorithm):
                         "no value to bootstrap with: it counts as the end of the task. SB3's VecEnvs give it."
                     )
                     continue
+                parts = last_obs if isinstance(last_obs, dict) else {"": last_obs}
+                batched = {key: np.asarray(part)[None] for key, part in parts.items()}
+                check_finite("The terminal observation", batched, 1, self.num_timesteps, first_env=int(envs[idx]))
                 terminal_obs, _ = self.policy.obs_to_tensor(last_obs)
                 with th.no_grad():
                     values[idx] = self.policy.predict_values(terminal_obs).item()
@@ -203,3 +215,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
             return th.zeros(self.n_envs)
         with th.no_grad():
             return self.policy.predict_values(obs_as_tensor(self._last_obs, self.device)).flatten()  # type: ignore[arg-type]
+
+
+def _copied(obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
+    return {key: np.array(value) for key, value in obs.items()} if isinstance(obs, dict) else np.array(obs)

@@ -57,11 +57,18 @@ def baseline_of(batch: EpisodeBatch, earned: th.Tensor, baseline: str | float | 
 
 def _values_of(baseline: Baseline, batch: EpisodeBatch, earned: th.Tensor) -> th.Tensor:
     facts = {field.name: getattr(batch, field.name) for field in dataclasses.fields(EpisodeBatch)}
-    values = th.as_tensor(baseline(ReturnsBatch(**facts, returns=earned))).detach().to(earned)
-    if values.ndim == 0:
-        return values.expand_as(earned)
-    check_rows("the values of the callable baseline", values, batch.n_rows)
-    return values
+    given = baseline(ReturnsBatch(**facts, returns=earned))
+    try:
+        values = th.as_tensor(given).detach().to(earned)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"The callable baseline must return one number a row, or one for all, got {given!r}"
+        ) from error
+    if values.ndim > 0:
+        check_rows("the values of the callable baseline", values, batch.n_rows)
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"The callable baseline must return numbers, and some are not finite: {given!r}")
+    return values.expand_as(earned)
 
 
 def advantages_of(batch: EpisodeBatch, earned: th.Tensor, baseline: th.Tensor) -> th.Tensor:

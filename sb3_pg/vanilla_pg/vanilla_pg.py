@@ -9,7 +9,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_pg.common.arguments import VALUE_LEARNING_RATE
+from sb3_pg.common.arguments import VALUE_LEARNING_RATE, check_kwargs
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_bool, check_not_negative, check_positive_int
@@ -92,8 +92,12 @@ class VanillaPG(PolicyGradientAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
+        check_kwargs(policy_kwargs=policy_kwargs)
+        check_bool("natural_gradient", natural_gradient)
         if learning_rate is None:
-            steps_by_sgd = natural_gradient and "optimizer_class" not in (policy_kwargs or {})
+            steps_by_sgd = (
+                natural_gradient and (policy_kwargs or {}).get("optimizer_class", th.optim.SGD) is th.optim.SGD
+            )
             learning_rate = NATURAL_LEARNING_RATE if steps_by_sgd else LEARNING_RATE
         super().__init__(
             policy,

@@ -39,10 +39,14 @@ class Batch:
         """The entry of a ``(horizon, S)`` table for each row's step and state."""
         return table[self.episodes.step, self.states]
 
-    def score_sums(self) -> th.Tensor:
-        """S_i = sum of the scores of episode i, ``(n_episodes, S * A)``."""
+    def score_sums(self, weights: th.Tensor | float = 1.0) -> th.Tensor:
+        """sum_t weights[i,t] s[i,t] of each episode i, ``(n_episodes, S * A)``.
+
+        :param weights: ``(n_rows,)`` or a number
+        """
         zeros = self.scores.new_zeros(self.episodes.n_episodes, self.scores.shape[1])
-        return zeros.index_add(0, self.episodes.episode, self.scores)
+        weighted = self.scores * th.as_tensor(weights, dtype=self.scores.dtype).expand(self.episodes.n_rows)[:, None]
+        return zeros.index_add(0, self.episodes.episode, weighted)
 
 
 Weights = Callable[[Batch], th.Tensor]

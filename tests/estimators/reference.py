@@ -65,10 +65,10 @@ def baseline(name: str, returns: Ragged) -> Ragged:
     return [[value(i, t) for t in range(len(episode))] for i, episode in enumerate(returns)]
 
 
-def optimal_constant(returns: Ragged, score_sq_norms: list[float]) -> float:
-    """b = sum_i |S_i|^2 G_i / sum_i |S_i|^2"""
-    weighted = sum(norm * episode[0] for norm, episode in zip(score_sq_norms, returns, strict=True))
-    return weighted / sum(score_sq_norms)
+def optimal_constant(with_returns: Ragged, alone: Ragged) -> float:
+    """b = sum_i <R_i, S_i> / sum_i |S_i|^2, where row i is R_i, or S_i"""
+    pairs = zip(with_returns, alone, strict=True)
+    return sum(r * s for R, S in pairs for r, s in zip(R, S, strict=True)) / sum(s * s for S in alone for s in S)
 
 
 def cumulative_sum(values: Ragged) -> Ragged:

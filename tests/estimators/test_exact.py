@@ -47,7 +47,8 @@ def weights(returns: str, gamma: float, baseline: str = "none", discount_gradien
     def of(batch: Batch) -> th.Tensor:
         values = return_of(batch.rewards, batch.episodes, gamma)
         if baseline == "optimal":
-            values = values - est.optimal_constant(values, batch.episodes, batch.score_sums().square().sum(-1))
+            with_returns, alone = batch.score_sums(values), batch.score_sums()
+            values = values - est.optimal_constant((with_returns * alone).sum(-1), alone.square().sum(-1))
         elif baseline != "none":
             values = values - est.BATCH_BASELINES[baseline](values, batch.episodes)
         return values * est.discount_factors(batch.episodes, gamma, values.dtype) if discount_gradient else values
@@ -139,23 +140,32 @@ def test_leave_one_out_is_exact(
     assert_exact(estimate, mdp.objective_gradient(logits(mdp), gamma))
 
 
-def test_optimal_constant_minimises_the_variance() -> None:
-    """Computed over the whole distribution, it is where the derivative of the variance of S (G - b) vanishes."""
+@pytest.mark.parametrize("discount_gradient", [False, True])
+@pytest.mark.parametrize("returns", ["total", "reward_to_go"])
+def test_optimal_constant_minimises_the_variance(returns: str, discount_gradient: bool) -> None:
+    """Over the whole distribution it is where the derivative of the variance of R - b S vanishes, whatever multiplies
+    the scores; with total returns and nothing else it is Greensmith's, with rewards to go his is not as good."""
     enumeration = Enumeration(PAIRS, logits(PAIRS))
     batch, probability = enumeration.whole(), enumeration.probability
-    returns, score_sums = est.total_return(batch.rewards, batch.episodes, 0.9), batch.score_sums()
-    constant = est.optimal_constant(returns, batch.episodes, probability * score_sums.square().sum(-1))[0]
-    episode_returns = returns[batch.episodes.first_row]
+    estimator = est.total_return if returns == "total" else est.reward_to_go
+    earned = estimator(batch.rewards, batch.episodes, 0.9)
+    factors = est.discount_factors(batch.episodes, 0.9 if discount_gradient else 1.0, th.float64)
+    with_returns, alone = batch.score_sums(factors * earned), batch.score_sums(factors)
+    dots, sq_norms = probability * (with_returns * alone).sum(-1), probability * alone.square().sum(-1)
+    constant = est.optimal_constant(dots, sq_norms)
 
     def variance(b: th.Tensor) -> th.Tensor:
-        gradients = score_sums * (episode_returns - b)[:, None]
+        gradients = with_returns - b * alone
         return probability @ gradients.square().sum(-1) - (probability @ gradients).square().sum()
 
     b = constant.clone().requires_grad_()
     (slope,) = th.autograd.grad(variance(b), b)
     assert_exact(slope, th.zeros_like(slope))
     assert variance(constant) < min(variance(constant + 0.1), variance(constant - 0.1))
-    assert variance(constant) < variance(probability @ episode_returns) < variance(th.zeros_like(constant))
+    assert variance(constant) < variance(th.zeros_like(constant))
+    greensmith = sq_norms @ earned[batch.episodes.first_row] / sq_norms.sum()
+    is_greensmiths = returns == "total"
+    assert (abs(float(variance(greensmith) - variance(constant))) < 1e-12) == is_greensmiths
 
 
 def test_optimal_constant_of_the_same_batch_is_biased_less_the_more_episodes() -> None:

@@ -166,10 +166,19 @@ def test_baselines_of_one_episode() -> None:
 
 
 def test_optimal_constant_by_hand() -> None:
-    """(1 * 6 + 4 * 1) / (1 + 4) = 2, with the return at each episode's first row; 0 where every score vanishes."""
-    returns, episodes = vector([6, 5, 1]), index(2, 1)
-    assert_values(est.optimal_constant(returns, episodes, vector([1, 4])), [2, 2, 2])
-    assert_values(est.optimal_constant(returns, episodes, vector([0, 0])), [0, 0, 0])
+    """Two episodes of |S|^2 = 1 and 4 that earned 6 and 1: (6 + 4) / (1 + 4) = 2; 0 where every score vanishes."""
+    assert_values(est.optimal_constant(vector([6, 4]), vector([1, 4])), 2)
+    assert_values(est.optimal_constant(vector([0, 0]), vector([0, 0])), 0)
+
+
+def test_the_optimal_constant_of_rewards_to_go_is_not_greensmiths() -> None:
+    """Scores of +1 or -1 independent of one another, a reward of 1 a step, T = 100: over all episodes
+    E<R, S> = sum_t G_t = 5,050 and E|S|^2 = 100, hence b = 50.5 where Greensmith's is E[S^2 G] / E[S^2] = 100.
+    The variance of the estimate is sum_t (G_t - b)^2: 338,350, 328,350 and 83,325."""
+    to_go = est.reward_to_go(vector([1] * 100), index(100), 1.0)
+    b = est.optimal_constant(to_go.sum().reshape(1), vector([100]))
+    assert_values(b, 50.5)
+    assert [float((to_go - one).square().sum()) for one in (0.0, 100.0, b)] == [338_350.0, 328_350.0, 83_325.0]
 
 
 # The divisor and the surrogate
@@ -433,7 +442,6 @@ ROW_ARGUMENTS: list[Argument] = [
     ("returns", lambda x: est.time_mean(x, EPISODES)),
     ("returns", lambda x: est.leave_one_out(x, EPISODES)),
     ("returns", lambda x: est.time_leave_one_out(x, EPISODES)),
-    ("returns", lambda x: est.optimal_constant(x, EPISODES, SHORT)),
     ("behaviour_log_prob", lambda x: est.log_ratio(FLAT, x)),
     ("values", lambda x: est.segment_cumulative_sum(x, EPISODES)),
     ("values", lambda x: est.path_log_ratio(x, EPISODES, "per_decision")),
@@ -448,7 +456,7 @@ EPISODE_ARGUMENTS: list[Argument] = [
     ("last_values", lambda x: est.reward_to_go(FLAT, EPISODES, 0.9, x)),
     ("last_values", lambda x: est.total_return(FLAT, EPISODES, 0.9, x)),
     ("last_values", lambda x: est.generalized_advantage(FLAT, FLAT, EPISODES, 0.9, 0.9, x)),
-    ("score_sq_norms", lambda x: est.optimal_constant(FLAT, EPISODES, x)),
+    ("dots", lambda x: est.optimal_constant(x, SHORT)),
 ]
 
 

@@ -218,9 +218,10 @@ MUTATIONS = [
     Mutation(
         "the optimal constant weighs by the norm, not its square",
         est.optimal_constant,
-        "norm = all_sum(score_sq_norms.sum())",
-        "norm = all_sum(score_sq_norms.sqrt().sum())",
+        "all_sum(score_sq_norms.sum())",
+        "all_sum(score_sq_norms.sqrt().sum())",
         exact.test_optimal_constant_minimises_the_variance,
+        ("total", False),
     ),
     # Loss
     Mutation(

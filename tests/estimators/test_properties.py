@@ -108,11 +108,14 @@ def test_baselines_are_their_definition(name: str, dtype: th.dtype, relative: fl
 @pytest.mark.parametrize(("dtype", "relative"), [(th.float64, 1e-12), (th.float32, 2e-6)])
 @given(batch=batches())
 def test_optimal_constant_is_its_definition(dtype: th.dtype, relative: float, batch: Ragged) -> None:
-    sq_norms = 0.1 + batch.last_values.square()
-    result = est.optimal_constant(batch.rewards.to(dtype), batch.episodes, sq_norms.to(dtype))
-    expected = reference.optimal_constant(batch.rows(batch.rewards), sq_norms.tolist())
+    """Each row a component of the vectors R_i and S_i of its episode."""
+    alone = 0.1 + batch.values.abs()
+    dots, sq_norms = (est.segment_sum(one.to(dtype), batch.episodes) for one in (batch.rewards * alone, alone**2))
+    expected = reference.optimal_constant(batch.rows(batch.rewards), batch.rows(alone))
+    result = est.optimal_constant(dots, sq_norms)
     assert result.dtype == dtype
-    assert_near(result, th.full((batch.episodes.n_rows,), expected, dtype=th.float64), relative)
+    scale = float((dots.abs().sum() / sq_norms.sum()).double())
+    assert abs(float(result) - expected) <= relative * max(scale, abs(expected), 1e-3)
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(th.float64, 1e-12), (th.float32, 2e-6)])
@@ -271,26 +274,26 @@ def test_two_workers_with_half_the_batch_each_agree_with_one(batch: Ragged, data
     first = data.draw(st.integers(1, batch.episodes.n_episodes - 1))
     bounds = (0, int(batch.episodes.last_row[first - 1]) + 1, batch.episodes.n_rows)
     lengths = (batch.episodes.lengths[:first], batch.episodes.lengths[first:])
-    sq_norms = 0.1 + batch.last_values.square()
+    dots, sq_norms = batch.last_values, 0.1 + batch.last_values.square()
     reductions: list[est.LossReduction] = ["step", "episode", "mean_length"]
 
     def statistics(
-        returns: th.Tensor, episodes: est.EpisodeIndex, sq_norms: th.Tensor, *all_sum: AllSum
+        returns: th.Tensor, episodes: est.EpisodeIndex, dots: th.Tensor, sq_norms: th.Tensor, *all_sum: AllSum
     ) -> tuple[th.Tensor, th.Tensor]:
         rows = [
             est.batch_mean(returns, episodes, *all_sum),
             est.leave_one_out(returns, episodes, *all_sum),
-            est.optimal_constant(returns, episodes, sq_norms, *all_sum),
         ]
+        constant = est.optimal_constant(dots, sq_norms, *all_sum)
         divisors = [est.loss_divisor(episodes, reduction, 3.0, *all_sum) for reduction in reductions]
-        return th.stack(rows), th.stack([est.effective_sample_size(sq_norms, *all_sum), *divisors])
+        return th.stack(rows), th.stack([constant, est.effective_sample_size(sq_norms, *all_sum), *divisors])
 
     def half(rank: int, all_sum: AllSum) -> tuple[th.Tensor, th.Tensor]:
         returns = batch.rewards[bounds[rank] : bounds[rank + 1]]
-        norms = sq_norms[:first] if rank == 0 else sq_norms[first:]
-        return statistics(returns, est.EpisodeIndex.from_lengths(lengths[rank]), norms, all_sum)
+        mine = slice(None, first) if rank == 0 else slice(first, None)
+        return statistics(returns, est.EpisodeIndex.from_lengths(lengths[rank]), dots[mine], sq_norms[mine], all_sum)
 
-    rows, scalars = statistics(batch.rewards, batch.episodes, sq_norms)
+    rows, scalars = statistics(batch.rewards, batch.episodes, dots, sq_norms)
     (rows_0, scalars_0), (rows_1, scalars_1) = on_two_workers(half)
     assert_near(th.cat([rows_0, rows_1], dim=1), rows)
     assert_near(scalars_0, scalars)

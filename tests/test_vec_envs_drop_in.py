@@ -94,7 +94,9 @@ def test_infos_that_fit_into_no_array_from_other_processes() -> None:
 
 
 @pytest.mark.parametrize(
-    "vector_env", [CartPoleVectorEnv, lambda n: gym.make_vec("CartPole-v1", n, "sync"), "async"], ids=["native", "sync", "async"]
+    "vector_env",
+    [CartPoleVectorEnv, lambda n: gym.make_vec("CartPole-v1", n, "sync"), "async"],
+    ids=["native", "sync", "async"],
 )
 def test_methods_of_a_monitor(vector_env: Any) -> None:
     raw = gym.make_vec("CartPole-v1", 2, "async") if vector_env == "async" else vector_env(2)

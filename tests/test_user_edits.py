@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -16,6 +17,18 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import nn
 
 from sb3_pg import OffPolicyISPG, VanillaPG
+from tests.helpers import callable_baseline, flat_gradient, gradient_in
+from tests.support import (
+    ALGORITHMS,
+    JOINT_CRITIC,
+    OWN_CRITIC,
+    TINY,
+    diary,
+    differences,
+    every_algorithm,
+    make,
+    snapshot,
+)
 from tests.test_off_policy_ispg import AS_PPO
 from tests.test_vanilla_pg import AS_A2C
 
@@ -362,3 +375,184 @@ def test_edited_as_ppo_it_is_ppo(env_id: str, edit: Edit, in_step: bool) -> None
     theirs = after_learning(PPO, env_id, Editor(edit, in_step), **shared)
     ours = after_learning(OffPolicyISPG, env_id, Editor(edit, in_step), **AS_PPO | shared)
     assert distance(ours, theirs) < 1e-5
+
+
+# --- bonuses, literally ---------------------------------------------------------------------------------------------
+
+
+class Bonus(BaseCallback):
+    """Adds to advantages or returns what a function of the observation says, and ends after the first update."""
+
+    def __init__(self, name: str, scale: float) -> None:
+        super().__init__()
+        self.name, self.scale = name, scale
+
+    def _on_step(self) -> bool:
+        return self.model._n_updates == 0
+
+    def _on_rollout_end(self) -> None:
+        buffer = self.model.rollout_buffer
+        bonus = self.scale * bonus_of(th.as_tensor(buffer.observations)).numpy()
+        setattr(buffer, self.name, getattr(buffer, self.name) + bonus)
+
+
+def bonus_of(observations: th.Tensor) -> th.Tensor:
+    return th.sin(observations.sum(dim=-1))
+
+
+def first_gradient(algorithm: Any, name: str, scale: float, **kwargs: Any) -> tuple[Any, Any, th.Tensor]:
+    """The model, its first batch, and the gradient that the actor's optimizer got."""
+    extras = {"n_epochs": 1} if algorithm is OffPolicyISPG else {}
+    model = make(algorithm, diary(2, lengths=(20, 5)), **extras | kwargs)
+    seen: list[Any] = []
+    gradient = model._gradient
+
+    def noted(batch: Any, part: Any, *args: Any, **kwargs: Any) -> Any:
+        losses = gradient(batch, part, *args, **kwargs)
+        seen.append((batch, copy.deepcopy(model.policy), flat_gradient(model.policy)))
+        return losses
+
+    model._gradient = noted
+    model.learn(10_000, callback=Bonus(name, scale))
+    batch, policy, flat = seen[0]
+    return policy, batch, flat
+
+
+BASELINES: list[Any] = ["none", "batch_mean", "time_mean", "leave_one_out", "time_leave_one_out", "optimal", 2.0]
+BASELINES += [callable_baseline]
+
+
+@pytest.mark.filterwarnings("ignore:No episode ended", "ignore:n_steps=16 ended")
+@every_algorithm
+@pytest.mark.parametrize("n_episodes", [None, 4])
+@pytest.mark.parametrize("baseline", BASELINES, ids=str)
+def test_a_bonus_on_advantages_is_in_the_gradient(algorithm: Any, baseline: Any, n_episodes: int | None) -> None:
+    """Of carried steps too: the first episodes go over the first rollout's edge, or wait for their quota."""
+    kwargs: dict[str, Any] = {
+        "baseline": baseline,
+        "n_episodes": n_episodes,
+        "max_grad_norm": None,
+        "loss_reduction": "step",
+        "policy_kwargs": {"net_arch": []},
+    }
+    policy, batch, plain = first_gradient(algorithm, "advantages", 0.0, **kwargs)
+    _, _, edited = first_gradient(algorithm, "advantages", 100.0, **kwargs)
+    assert batch.carried.any()
+    _, log_prob, _ = policy.evaluate_actions(batch.observations, batch.actions)
+    loss = -(100.0 * bonus_of(batch.observations) * log_prob).sum() / batch.n_rows
+    expected = gradient_in(policy, loss)
+    assert float(expected.norm()) > 1
+    th.testing.assert_close(edited - plain, expected, rtol=1e-4, atol=1e-4 * float(expected.norm()))
+
+
+@pytest.mark.filterwarnings("ignore:No episode ended", "ignore:n_steps=16 ended")
+@every_algorithm
+def test_a_bonus_on_returns_is_what_a_joint_critic_learns(algorithm: Any) -> None:
+    """And advantages stay what they were."""
+    kwargs = {**JOINT_CRITIC, "max_grad_norm": None, "policy_kwargs": {"net_arch": []}}
+    policy, batch, plain = first_gradient(algorithm, "returns", 0.0, **kwargs)
+    _, _, edited = first_gradient(algorithm, "returns", 100.0, **kwargs)
+    assert batch.carried.any()
+    values = policy.predict_values(batch.observations).flatten()
+    expected = gradient_in(policy, -(0.5 * 2 * 100.0 * bonus_of(batch.observations) * values).sum() / batch.n_rows)
+    assert float(expected.norm()) > 1
+    th.testing.assert_close(edited - plain, expected, rtol=1e-4, atol=1e-4 * float(expected.norm()))
+
+
+@every_algorithm
+@pytest.mark.parametrize("value", [np.zeros((3, 2)), 1.0, np.zeros(7)], ids=["shape", "number", "flat"])
+def test_a_column_of_another_shape_is_refused(algorithm: Any, value: Any) -> None:
+    model = make(algorithm, diary(2))
+    with pytest.raises(ValueError, match=r"rollout_buffer.advantages must be an array of shape \(16, 2\)"):
+        model.learn(64, callback=Editor(assign("advantages", lambda column: value), in_step=False))
+
+
+# --- policies and optimizers that come and go -----------------------------------------------------------------------
+
+
+def of_group(optimizer: Any) -> set[Any]:
+    return {parameter for group in optimizer.param_groups for parameter in group["params"]}
+
+
+@every_algorithm
+def test_an_optimizer_of_the_user_s_stays(algorithm: Any) -> None:
+    """With a critic of its own optimizer too, whose moments stay as well; it is saved without the critic."""
+    model = make(algorithm, diary(2), **OWN_CRITIC)
+    model.learn(64)
+    value_optimizer = model.value_optimizer
+    mine = th.optim.SGD(model.policy.action_net.parameters(), lr=0.1, momentum=0.9)
+    model.policy.optimizer = mine
+    before = copy.deepcopy(model.policy.state_dict())
+    model.learn(64)
+    assert model.policy.optimizer is mine
+    assert of_group(mine) == set(model.policy.action_net.parameters())
+    assert model.value_optimizer is value_optimizer
+    after = model.policy.state_dict()
+    assert not th.equal(before["action_net.weight"], after["action_net.weight"])
+    assert not th.equal(before["value_net.weight"], after["value_net.weight"])
+    assert th.equal(before["mlp_extractor.policy_net.0.weight"], after["mlp_extractor.policy_net.0.weight"])
+
+
+@every_algorithm
+@pytest.mark.parametrize("learns_first", [True, False])
+def test_a_policy_that_a2c_trained_goes_on(algorithm: Any, learns_first: bool, tmp_path: Any) -> None:
+    """Actor and critic both learn, and the model can be saved at once, and loaded."""
+    policy = A2C("MlpPolicy", diary(2), policy_kwargs=TINY, device="cpu").learn(40).policy
+    policy.optimizer_class = th.optim.RMSprop
+    model = make(algorithm, diary(2), **OWN_CRITIC, policy_kwargs=TINY | {"optimizer_class": th.optim.RMSprop})
+    model.policy = policy
+    before = copy.deepcopy(policy.state_dict())
+    if learns_first:
+        model.learn(64)
+        for name in ("action_net.weight", "value_net.weight"):
+            assert not th.equal(before[name], policy.state_dict()[name])
+    model.save(tmp_path / "model")
+    assert of_group(model.policy.optimizer) | of_group(model.value_optimizer) == set(policy.parameters())
+    assert not of_group(model.policy.optimizer) & of_group(model.value_optimizer)
+    loaded = algorithm.load(tmp_path / "model", diary(2), device="cpu")
+    assert differences(snapshot(loaded), snapshot(model)) == []
+    loaded.learn(64)
+
+
+class Copier(BaseCallback):
+    """Copies the policy whenever it is called, and counts."""
+
+    n_copies = 0
+
+    def copy(self) -> bool:
+        twin = copy.deepcopy(self.model.policy)
+        assert differences(dict(twin.state_dict()), dict(self.model.policy.state_dict())) == []
+        self.n_copies += 1
+        return True
+
+    def _on_training_start(self) -> None:
+        self.copy()
+
+    def _on_rollout_start(self) -> None:
+        self.copy()
+
+    def _on_step(self) -> bool:
+        return self.copy()
+
+    def _on_rollout_end(self) -> None:
+        self.copy()
+
+
+COPIED: list[tuple[Any, dict[str, Any]]] = [
+    *((algorithm, OWN_CRITIC) for algorithm in ALGORITHMS),
+    *((algorithm, JOINT_CRITIC) for algorithm in ALGORITHMS),
+    *((algorithm, {"baseline": "optimal", "log_gradient_variance": True}) for algorithm in ALGORITHMS),
+    (VanillaPG, {"natural_gradient": True, **OWN_CRITIC}),
+    *((OffPolicyISPG, {"target_kl": 0.01, "kl_constraint": one}) for one in ("stop", "backtrack", "penalty")),
+    (OffPolicyISPG, {"n_reused_batches": 2}),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "kwargs"), COPIED)
+@pytest.mark.parametrize("space", [spaces.Discrete(2), spaces.Box(-1, 1, (2,))], ids=["Discrete", "Box"])
+def test_a_policy_can_be_copied_at_any_time(algorithm: Any, kwargs: dict[str, Any], space: Any) -> None:
+    model = make(algorithm, diary(2, action_space=space), **kwargs)
+    copier = Copier()
+    model.learn(96, callback=copier)
+    assert copier.n_copies == 1 + 3 * (1 + 16 + 1)
+    copy.deepcopy(model.policy)

@@ -21,12 +21,15 @@ from tests.helpers import callable_baseline, flat_gradient, gradient_in
 from tests.support import (
     ALGORITHMS,
     JOINT_CRITIC,
+    MONTE_CARLO,
     OWN_CRITIC,
     TINY,
+    Batches,
     diary,
     differences,
     every_algorithm,
     make,
+    n_updates,
     snapshot,
 )
 from tests.test_off_policy_ispg import AS_PPO
@@ -556,3 +559,122 @@ def test_a_policy_can_be_copied_at_any_time(algorithm: Any, kwargs: dict[str, An
     model.learn(96, callback=copier)
     assert copier.n_copies == 1 + 3 * (1 + 16 + 1)
     copy.deepcopy(model.policy)
+
+
+# --- what only this package has -------------------------------------------------------------------------------------
+
+
+LIVE: dict[str, tuple[dict[str, Any], Callable[[Any], None], str]] = {
+    "value_lr_schedule": ({}, lambda m: setattr(m, "value_lr_schedule", lambda progress: 0.0), "critic"),
+    "n_value_updates": ({}, lambda m: setattr(m, "n_value_updates", 0), "critic"),
+    "lr_schedule": ({}, lambda m: setattr(m, "lr_schedule", lambda progress: 0.0), "actor"),
+    "max_grad_norm": (
+        {"policy_kwargs": TINY | {"optimizer_class": th.optim.SGD}},
+        lambda m: setattr(m, "max_grad_norm", 1e-30),
+        "actor critic",
+    ),
+}
+
+
+@every_algorithm
+@pytest.mark.parametrize(("kwargs", "edit", "stops"), LIVE.values(), ids=LIVE.keys())
+def test_settings_are_read_live(algorithm: Any, kwargs: dict[str, Any], edit: Any, stops: str) -> None:
+    """Set by a callback to what makes a part stand still, in the middle of learning."""
+    model = make(algorithm, diary(2), **OWN_CRITIC | kwargs)
+    states: list[dict[str, th.Tensor]] = []
+
+    def note(_: Any, __: Any) -> None:
+        states.append(copy.deepcopy(dict(model.policy.state_dict())))
+        if len(states) == 2:
+            edit(model)
+
+    model.learn(3 * 32, callback=Editor(note, in_step=False))
+    states.append(dict(model.policy.state_dict()))
+    for name, part in (("action_net.weight", "actor"), ("value_net.weight", "critic")):
+        assert not th.equal(states[0][name], states[1][name])
+        assert th.equal(states[2][name], states[1][name]) == (part in stops)
+
+
+@every_algorithm
+@pytest.mark.parametrize("ent_coef", [1.0, lambda progress: 1.0 + 0 * progress], ids=["number", "schedule"])
+def test_an_entropy_coefficient_set_later(algorithm: Any, ent_coef: Any) -> None:
+    """The same as one that was there from the beginning, and not the same as none."""
+    ends = []
+    for first, later in ((1.0, None), (0.0, ent_coef), (0.0, None)):
+        model = make(algorithm, diary(2), **OWN_CRITIC, ent_coef=first)
+
+        def edit(model: Any, _: Any, later: Any = later) -> None:
+            model.ent_coef = model.ent_coef if later is None else later
+
+        model.learn(64, callback=Editor(edit, in_step=True))
+        ends.append({name: value.detach().clone() for name, value in model.policy.named_parameters()})
+    assert distance(ends[0], ends[1]) == 0
+    assert distance(ends[0], ends[2]) > 1e-3
+
+
+@every_algorithm
+@pytest.mark.parametrize("kwargs", [{}, {"n_episodes": 4}, {"incomplete_episodes": "truncate"}], ids=str)
+@pytest.mark.filterwarnings("ignore:n_steps=16 ended", "ignore:No episode ended")
+def test_computing_again_changes_nothing_without_an_edit(algorithm: Any, kwargs: dict[str, Any]) -> None:
+    """Over several rollouts, with episodes that are carried, to the bit."""
+    ends = []
+    for n_times in (0, 1, 3):
+        model = make(algorithm, diary(2, lengths=(20, 5, 7, 30)), **OWN_CRITIC | kwargs)
+
+        def edit(model: Any, _: Any, n_times: int = n_times) -> None:
+            for _ in range(n_times):
+                compute_again(model)
+
+        model.learn(6 * 32, callback=Editor(edit, in_step=False))
+        assert n_updates(model) > 1
+        ends.append(snapshot(model))
+    assert differences(ends[0], ends[1]) == differences(ends[0], ends[2]) == []
+
+
+@pytest.mark.filterwarnings("ignore:No episode ended")
+@every_algorithm
+def test_edited_rewards_of_carried_episodes_count(algorithm: Any) -> None:
+    """Doubled with the returns computed again: as if the environment had paid double."""
+    batches: list[list[Any]] = []
+    for doubles in (False, True):
+        model = make(algorithm, diary(2, lengths=(20, 5, 7, 30)), **MONTE_CARLO | {"learning_rate": 0.0})
+        seen = Batches()
+
+        def edit(model: Any, _: Any, doubles: bool = doubles) -> None:
+            if doubles:
+                model.rollout_buffer.rewards *= 2
+                compute_again(model)
+
+        model.learn(4 * 32, callback=[Editor(edit, in_step=False), seen])
+        batches.append(seen.updates)
+    assert any(one.carried.any() for one in batches[0])
+    for plain, doubled in zip(*batches, strict=True):
+        assert th.equal(2 * plain.rewards, doubled.rewards)
+
+
+@pytest.mark.parametrize("importance", ["timestep", "trajectory", "per_decision"])
+def test_a_bonus_of_a_reused_batch_counts_again(importance: str) -> None:
+    """At a learning rate of 0 all weights are 1: the advantages used are those of both batches, bonus and all."""
+    kwargs = {"n_reused_batches": 1, "importance": importance, "learning_rate": 0.0, "n_epochs": 1}
+    model = make(OffPolicyISPG, diary(2), **kwargs)
+    plain = make(OffPolicyISPG, diary(2), **kwargs)
+    credits: list[list[th.Tensor]] = []
+    for one, edit in ((plain, lambda m, _: None), (model, add_wave_of_observations)):
+        seen: list[th.Tensor] = []
+
+        def noted(*args: Any, sample: Any = one.replay_buffer.sample, seen: list[Any] = seen) -> Any:
+            result = sample(*args)
+            seen.append((result.batch, result.credit.advantages))
+            return result
+
+        one.replay_buffer.sample = noted  # type: ignore[method-assign]
+        one.learn(96, callback=Editor(edit, in_step=False))
+        credits.append(seen)
+    for (batch, before), (_, after) in zip(*credits, strict=True):
+        th.testing.assert_close(after - before, bonus_of(batch.observations), atol=1e-5, rtol=1e-5)
+    assert credits[0][2][0].n_rows > credits[0][0][0].n_rows
+
+
+def add_wave_of_observations(model: Any, _: Any) -> None:
+    buffer = model.rollout_buffer
+    buffer.advantages += bonus_of(th.as_tensor(buffer.observations)).numpy()

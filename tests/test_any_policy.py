@@ -415,3 +415,17 @@ def test_every_parameter_learns(algorithm: Any, space: Any, kwargs: dict[str, An
     names = {name for name, _ in model.policy.named_parameters()}
     assert names <= changed(model, before)
     assert all(np.isfinite(value.numpy()).all() for value in model.policy.state_dict().values())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_batches_are_used_again_with_a_weight_that_a_hook_computes() -> None:
+    """Their policies are copies, which PyTorch does not make of such a weight."""
+    model = make(OffPolicyISPG, diary(2), **OWN_CRITIC | {"learning_rate": 0.1}, n_reused_batches=1)
+    nn.utils.weight_norm(model.policy.action_net)  # type: ignore[attr-defined]
+    model.policy.optimizer = th.optim.Adam(model.policy.parameters())
+    model.learn(96)
+    (past,) = model.replay_buffer
+    rows = (past.batch.observations, past.batch.actions)
+    _, log_prob, _ = past.policy.evaluate_actions(*rows)
+    th.testing.assert_close(log_prob, next(iter(past.log_probs.values())), rtol=1e-4, atol=1e-4)
+    assert not th.equal(log_prob, model.policy.evaluate_actions(*rows)[1])

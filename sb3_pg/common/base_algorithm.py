@@ -304,13 +304,14 @@ class PolicyGradientAlgorithm(EpisodeCollector):
         parts = [self.policy, self.policy.optimizer, *self.policy.parameters()]
         if len(parts) == len(self._separated) and all(map(operator.is_, parts, self._separated)):
             return
-        is_known = len(self._separated) > 0 and self._separated[0] is self.policy
-        rates = self._now(self.lr_schedule), self._now(self.value_lr_schedule)
-        self.value_optimizer = separate_critic(self.policy, *rates, keep_optimizer=is_known)
+        rate = self._now(self.value_lr_schedule)
+        self.value_optimizer = separate_critic(self.policy, rate, self.value_optimizer)
         self._separated = [self.policy, self.policy.optimizer, *self.policy.parameters()]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
+        if self.value_optimizer is not None:
+            self._separate_critic()  # of the policy that is saved, even if it has not learned yet
         return state_dicts + (["value_optimizer"] if self.value_learning_rate is not None else []), variables
 
     def _excluded_save_params(self) -> list[str]:

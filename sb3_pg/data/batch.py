@@ -51,6 +51,7 @@ class EpisodeBatch:
     :param last_values: ``(n_episodes,)`` the worth of what follows the last row: 0 for nothing.
     :param advantage_edit: what a callback made of the buffer's ``advantages``, None for nothing
     :param return_edit: what it made of the buffer's ``returns``
+    :param value_edit: what it made of the buffer's ``values``, after the advantages were computed from them
     """
 
     episodes: EpisodeIndex
@@ -66,6 +67,12 @@ class EpisodeBatch:
     last_values: th.Tensor
     advantage_edit: Edit | None = None
     return_edit: Edit | None = None
+    value_edit: Edit | None = None
+
+    @property
+    def old_values(self) -> th.Tensor:
+        """``(n_rows,)`` the values that a clipped critic may not leave far behind, as a callback edited them."""
+        return self.values if self.value_edit is None else self.value_edit.applied(self.values)
 
     @property
     def n_rows(self) -> int:

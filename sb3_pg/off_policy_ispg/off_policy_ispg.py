@@ -268,7 +268,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         credit = Credit(returns, advantages, self._value_targets(batch, returns))
         update = self._begin(batch, credit)
         clip_range, clip_range_vf = self._clip_range(self.clip_range), self._clip_range(self.clip_range_vf)
-        value_loss = ValueLoss(credit.value_targets, batch.values, clip_range_vf)
+        value_loss = ValueLoss(credit.value_targets, batch.old_values, clip_range_vf)
 
         def policy_loss(weights: ScoreWeights, log_prob: th.Tensor, rows: slice) -> th.Tensor:
             if clip_range is None:

@@ -30,8 +30,8 @@ class Actor(Protocol):
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """Whether this is still what the policy does."""
 
-    def evaluation(self, observations: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Values and log-probs of all steps so far, ``(n_rows,)`` each."""
+    def evaluation(self, observations: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Values of all steps so far and log-probs of the actions drawn in them, ``(n_rows,)`` each."""
 
 
 class PolicyActor:
@@ -58,7 +58,7 @@ class PolicyActor:
         """See :class:`Actor`."""
         return policy is self._policy
 
-    def evaluation(self, observations: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def evaluation(self, observations: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """See :class:`Actor`; what it said when it drew them."""
         values, log_probs = zip(*self._evaluations, strict=True)
         return th.cat(values), th.cat(log_probs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch as th
 from stable_baselines3.common.distributions import Distribution, kl_divergence
@@ -66,7 +66,11 @@ def frozen_copy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     """
     # The distribution holds intermediate results of the last forward pass, which PyTorch does not copy
     distribution = getattr(policy, "action_dist", None)
-    shared = {id(policy.optimizer): None, id(distribution): copy.copy(distribution)}
+    shared: dict[int, Any] = {id(policy.optimizer): None, id(distribution): copy.copy(distribution)}
+    # As may a module: a weight that a hook computed, features that the user looks at
+    for value in [value for module in policy.modules() for value in vars(module).values()]:
+        if isinstance(value, th.Tensor) and not value.is_leaf:
+            shared[id(value)] = value.detach().clone()
     frozen = copy.deepcopy(policy, shared)
     frozen.requires_grad_(False)
     frozen.set_training_mode(False)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from sb3_pg.data.minibatches import CACHE_ROWS, pieces
-from sb3_pg.policies.passes import all_values
+from sb3_pg.policies.kept_critic import KeptCritic
 from sb3_pg.policies.stock import categorical_log_prob, is_stock, layers
 
 #: Most multiplications of a product that one thread does about as fast as several. Those that were awake for it stay so
@@ -27,8 +27,8 @@ MAX_PRODUCT_OF_ONE_THREAD = 2**18
 class FastActor(ABC):
     """Draws actions from as many random numbers as ``policy(obs)``, and the same; made anew for every rollout.
 
-    It reads the policy's parameters where they are, so that an edit in place counts from the next step on; what was
-    replaced, :meth:`fits` finds out.
+    It reads the actor's parameters where they are, so that an edit in place counts from the next step on; what was
+    replaced, and any edit of the critic, :meth:`fits` finds out.
 
     :param policy: for which :func:`~sb3_pg.policies.stock.is_stock` holds
     :param n_envs: observations of a step
@@ -42,6 +42,7 @@ class FastActor(ABC):
         self._policy = policy
         self._n_envs = n_envs
         self._signature = _signature(policy)
+        self._critic = KeptCritic(policy)
         self._hidden = list(layers(policy.mlp_extractor.policy_net, policy.action_net))
         self._last, _ = self._hidden.pop()
         weight = self._last.weight.detach()
@@ -49,7 +50,8 @@ class FastActor(ABC):
         self._noise = weight.new_empty(n_envs, self._last.out_features)
         # Logits or means, written here by the last layer
         self._parameters = weight.new_empty(n_steps, *self._noise.shape)
-        self._pos = 0
+        # What was drawn: a callback may edit the actions that it was given
+        self._drawn: list[th.Tensor] = []
 
     @abstractmethod
     def act(self, obs: np.ndarray) -> np.ndarray:
@@ -61,30 +63,33 @@ class FastActor(ABC):
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """Whether this is still what the model's policy would do, whatever a callback did to it."""
-        return policy is self._policy and is_stock(policy) and self._signature == _signature(policy)
+        is_same = policy is self._policy and is_stock(policy) and self._signature == _signature(policy)
+        return is_same and self._critic.is_unchanged()
 
-    def evaluation(self, observations: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Values and log-probs of all steps so far.
+    def evaluation(self, observations: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Values of all steps so far, and log-probs of the actions drawn in them.
 
         :param observations: ``(n_rows, *obs_shape)``, step after step
-        :param actions: ``(n_rows,)`` or ``(n_rows, action_dim)``
         :return: ``(n_rows,)`` each
         """
+        actions = th.cat(self._drawn)
         with th.no_grad():
             log_probs = [self._log_prob(rows, actions[rows]) for rows in pieces(len(actions), CACHE_ROWS)]
-        return all_values(self._policy, observations), th.cat(log_probs)
+        return self._critic.values(observations), th.cat(log_probs)
 
     @abstractmethod
     def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor: ...
 
     def _parameters_at(self, rows: slice) -> th.Tensor:
-        return self._parameters[: self._pos].flatten(0, 1)[rows]
+        return self._parameters[: len(self._drawn)].flatten(0, 1)[rows]
 
 
 def _signature(policy: ActorCriticPolicy) -> list[Any]:
     """What changes where a layer or a parameter is replaced, or a parameter's storage."""
     parts: list[Any] = [policy.action_dist]
-    for layer, activation in layers(policy.mlp_extractor.policy_net, policy.action_net):
+    extractor = policy.mlp_extractor
+    actor, critic = layers(extractor.policy_net, policy.action_net), layers(extractor.value_net, policy.value_net)
+    for layer, activation in (*actor, *critic):
         parts += [id(layer), activation, layer.weight.data_ptr(), layer.bias.data_ptr()]
     return parts
 
@@ -113,12 +118,12 @@ class CategoricalActor(FastActor):
             elif activation is nn.ReLU:
                 np.maximum(room, 0.0, out=room)
             hidden = room
-        logits, noise = self._logits[self._pos], self._noise.numpy()
+        logits, noise = self._logits[len(self._drawn)], self._noise.numpy()
         self._to_logits(hidden, logits)
-        self._pos += 1
         # torch.multinomial takes the greatest p / e, with e exponential: here, of the logarithms
         self._noise.exponential_().log_()
         actions: np.ndarray = np.subtract(logits, noise, out=noise).argmax(axis=1)
+        self._drawn.append(th.from_numpy(actions.copy()))
         return actions
 
     def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor:
@@ -177,10 +182,12 @@ class GaussianActor(FastActor):
                 hidden.tanh_()
             elif activation is nn.ReLU:
                 hidden.relu_()
-        means = th.addmm(self._bias, hidden, self._weight, out=self._parameters[self._pos])
-        std = th.exp(self._policy.log_std.detach(), out=self._stds[self._pos])
-        self._pos += 1
-        actions: np.ndarray = (means + self._noise.normal_() * std).reshape(self._shape).numpy()
+        pos = len(self._drawn)
+        means = th.addmm(self._bias, hidden, self._weight, out=self._parameters[pos])
+        std = th.exp(self._policy.log_std.detach(), out=self._stds[pos])
+        drawn = means + self._noise.normal_() * std
+        self._drawn.append(drawn)
+        actions: np.ndarray = drawn.reshape(self._shape).numpy().copy()
         return actions
 
     def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor:

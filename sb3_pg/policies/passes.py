@@ -7,6 +7,7 @@ nor a critic with an optimizer of its own: there, a stock policy's layers are ru
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_pg.data.batch import EpisodeBatch, Observations
-from sb3_pg.data.minibatches import CACHE_ROWS, Minibatch, pieces
-from sb3_pg.policies.actor import ActorPolicy, ZeroValue
+from sb3_pg.data.minibatches import Minibatch
+from sb3_pg.policies.actor import ActorPolicy
 from sb3_pg.policies.contexts import distribution_left_alone
 from sb3_pg.policies.stock import is_stock, layers, log_prob_and_entropy
 
@@ -60,16 +61,6 @@ class Passes:
         return _through(self._policy.mlp_extractor.value_net, self._policy.value_net, observations)
 
 
-def all_values(policy: ActorCriticPolicy, observations: th.Tensor) -> th.Tensor:
-    """``(n_rows,)`` the critic's values, without a gradient."""
-    if isinstance(policy.value_net, ZeroValue):
-        return th.zeros(len(observations), device=policy.device)
-    passes = Passes(policy, len(observations), CACHE_ROWS, known_to_sb3=False)
-    with th.no_grad():
-        values = [passes.values(observations[rows]).flatten() for rows in pieces(len(observations), CACHE_ROWS)]
-    return th.cat(values)
-
-
 def all_log_probs(
     policy: ActorCriticPolicy, batch: EpisodeBatch, part: Minibatch, micro_batch_size: int | None
 ) -> th.Tensor:
@@ -85,15 +76,23 @@ def all_log_probs(
 
 def _through(net: nn.Sequential, head: nn.Module, observations: th.Tensor) -> th.Tensor:
     """What the head says of the observations."""
+    hidden = through(layers(net, head), observations)
+    result: th.Tensor = hidden if isinstance(head, nn.Linear) else head(hidden)
+    return result
+
+
+def through(
+    steps: Iterable[tuple[Callable[[th.Tensor], th.Tensor], type[nn.Module] | None]], observations: th.Tensor
+) -> th.Tensor:
+    """The observations after some linear maps, each with the kind of activation that follows it."""
     hidden = observations.float().flatten(1)
-    for layer, activation in layers(net, head):
-        hidden = layer(hidden)
+    for linear, activation in steps:
+        hidden = linear(hidden)
         if activation is nn.Tanh:
             hidden = _Tanh.apply(hidden)
         elif activation is nn.ReLU:
             hidden = hidden.relu_()
-    result: th.Tensor = hidden if isinstance(head, nn.Linear) else head(hidden)
-    return result
+    return hidden
 
 
 class _Tanh(th.autograd.Function):

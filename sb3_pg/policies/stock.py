@@ -37,6 +37,11 @@ METHODS = {
     DiagGaussianDistribution: ("proba_distribution", "log_prob", "entropy", "sample", "get_actions"),
 }
 _ORIGINALS = {(owner, name): getattr(owner, name) for owner, names in METHODS.items() for name in names}
+#: Nobody replaced one before it was looked at here.
+_IS_ORIGINAL = all(
+    getattr(original, "__globals__", {}).get("__name__", "").startswith(("stable_baselines3.", "torch."))
+    for original in _ORIGINALS.values()
+)
 _REPLACEABLE = frozenset(name for names in METHODS.values() for name in names)
 
 
@@ -58,6 +63,9 @@ def is_stock(policy: ActorCriticPolicy) -> bool:
         and _REPLACEABLE.isdisjoint(vars(policy.action_dist))
         and all(map(is_bare, containers(policy)))
         and all(map(_is_known, layers_of(policy)))
+        and _alternates(policy.mlp_extractor.policy_net)
+        and _alternates(policy.mlp_extractor.value_net)
+        and _IS_ORIGINAL
         and all(getattr(owner, name) is original for (owner, name), original in _ORIGINALS.items())
         and not (th.is_autocast_enabled("cpu") or nn.modules.module._has_any_global_hook())
     )
@@ -99,6 +107,12 @@ def _is_known(layer: nn.Module) -> bool:
             for parameter in (layer.weight, layer.bias)
         )
     return is_bare(layer) and type(layer) in (*ACTIVATIONS, ZeroValue)
+
+
+def _alternates(net: nn.Sequential) -> bool:
+    """Whether every activation follows a linear layer, as :func:`layers` takes it."""
+    kinds = [isinstance(module, nn.Linear) for module in net]
+    return all(before or is_linear for before, is_linear in zip([False, *kinds], kinds, strict=False))
 
 
 def layers(net: nn.Sequential, head: nn.Module) -> Iterator[tuple[nn.Linear, type[nn.Module] | None]]:

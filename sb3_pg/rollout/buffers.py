@@ -20,7 +20,7 @@ from sb3_pg.data.checks import check_choice, check_positive_int, is_number
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex
 from sb3_pg.rollout.credit import credit_of
 from sb3_pg.rollout.running import FoundEpisodes, Running
-from sb3_pg.rollout.timeline import Timeline
+from sb3_pg.rollout.timeline import Timeline, by_time
 
 BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES)
 #: Least number of steps after which an episode that never ends is cut.
@@ -99,7 +99,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         if self._found is None:
             self._running = Running.nothing(self.n_envs)
         else:
-            self._show_edits(self._found.timeline)
+            self._read(self._found.timeline)
             self._running = self._found.running(self._known)
         self._found, self._shown = None, None
         super().reset()
@@ -176,11 +176,10 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self.values[: self.pos] = values.cpu().numpy().reshape(shape)
         self.log_probs[: self.pos] = log_probs.cpu().numpy().reshape(shape)
 
-    def rows_since(self, step: int) -> tuple[th.Tensor, th.Tensor]:
-        """Observations and actions of the steps from one on, ``(n_rows, ...)``, step after step."""
-        n_rows = (self.pos - step) * self.n_envs
-        observations = self._tensor(self.observations[step : self.pos].reshape(n_rows, *self.obs_shape))
-        return observations, self._actions(self._tensor(self.actions[step : self.pos].reshape(n_rows, -1)))
+    def observations_since(self, step: int) -> th.Tensor:
+        """``(n_rows, *obs_shape)`` those of the steps from one on, step after step."""
+        observations = self.observations[step : self.pos]
+        return self._tensor(observations.reshape(-1, *self.obs_shape))
 
     def add_episode_ends(self, envs: np.ndarray, truncated: np.ndarray, terminal_values: np.ndarray) -> None:
         """Note how the episodes ended that the step just added was the last of.
@@ -218,16 +217,40 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         starts = self.episode_starts[: self.pos].astype(bool)
         done = np.concatenate([starts[1:], dones[None]])
         starts[0] |= self._running.resumes
-        names = ("actions", "log_probs", "truncated", "terminal_values")
-        fields = {name: getattr(self, name)[: self.pos] for name in names}
+        fields = {name: getattr(self, name)[: self.pos] for name in ("truncated", "terminal_values")}
         # As they are now: an edit counts by computing the returns again, as in SB3
-        fields |= {name: getattr(self, name)[: self.pos].copy() for name in ("rewards", "values")}
-        if isinstance(self.observations, dict):
-            fields |= {_OBSERVATION + key: value[: self.pos] for key, value in self.observations.items()}
-        else:
-            fields[_OBSERVATION] = self.observations[: self.pos]
+        fields |= {name: self._column_by_time(name).copy() for name in ("rewards", "values")}
         fields |= {"start": starts, "done": done, "step": self._steps(starts)}
         return Timeline(fields, self._running.carried)
+
+    def _read(self, timeline: Timeline) -> None:
+        """Put what SB3's own buffers are read for late beside the facts, as callbacks left it until now.
+
+        Edited columns go with a row, also into the rollout in which it is used.
+        """
+        arrays: Any = self.observations
+        shapes: Any = self.obs_shape
+        if not isinstance(arrays, dict):
+            arrays, shapes = {"": arrays}, {"": shapes}
+        for key, array in arrays.items():
+            timeline.add(_OBSERVATION + key, self._by_time("observations", array, shapes[key]))
+        timeline.add("actions", self._by_time("actions", self.actions, (self.action_dim,)))
+        timeline.add("log_probs", self._column_by_time("log_probs"))
+        shown = {name: column[: self.pos] for name, column in (self._shown or {}).items()}
+        shown["values"] = timeline.field("values")
+        for name, before in shown.items():
+            now = self._column_by_time(name)
+            if timeline.has(_NOW + name) or not np.array_equal(now, before):
+                timeline.add(_SHOWN + name, before)
+                timeline.add(_NOW + name, now)
+
+    def _column_by_time(self, name: str) -> np.ndarray:
+        return self._by_time(name, self.__dict__[name], ()).astype(np.float32, copy=False)
+
+    def _by_time(self, name: str, array: Any, row_shape: tuple[int, ...]) -> np.ndarray:
+        """``(n_steps, n_envs, *row_shape)`` what the rollout has filled of one of SB3's arrays."""
+        shape = (self.buffer_size, self.n_envs, *row_shape)
+        return by_time(f"rollout_buffer.{name}", np.asarray(array), shape, self.generator_ready)[: self.pos]
 
     def _steps(self, starts: np.ndarray) -> np.ndarray:
         """``(n_steps, n_envs)`` the t of each row in its episode, which may have begun before this rollout."""
@@ -246,7 +269,6 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         """
         if self._found is None or not self._found.used.any():
             return None
-        self._show_edits(self._found.timeline)
         return self._assemble(self._found)
 
     @property
@@ -256,6 +278,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     def _assemble(self, found: FoundEpisodes) -> EpisodeBatch:
         """The facts of the segments in use, as tensors."""
+        self._read(found.timeline)
         segments, used, marks = found.segments, found.used, found.timeline.marks
         rows, last = segments.rows(used), segments.last[used]
         values_at = found.timeline.taker(rows)
@@ -283,6 +306,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             last_values=self._tensor(np.where(done, terminal, follows).astype(np.float32)),
             advantage_edit=edit("advantages"),
             return_edit=edit("returns"),
+            value_edit=edit("values"),
         )
 
     def _tensor(self, array: np.ndarray) -> th.Tensor:
@@ -320,19 +344,21 @@ class EpisodeRolloutBuffer(RolloutBuffer):
     # The arrays lie where SB3's own buffers have them, in the object's dictionary, under the names of the properties.
 
     def _column(self, name: str) -> np.ndarray:
-        if self._found is not None and self._shown is None:
-            self._show(self._found)
+        self._show()
         column: np.ndarray = self.__dict__[name]
         return column
 
     def _set_column(self, name: str, value: np.ndarray) -> None:
-        if self._found is not None and self._shown is None:
-            self._show(self._found)
+        self._show()
         self.__dict__[name] = value
 
-    def _show(self, found: FoundEpisodes) -> None:
-        """Compute SB3's columns, and remember what they said: what a callback makes of them counts."""
-        columns = {"advantages": np.zeros_like(self.values), "returns": self.values.copy()}
+    def _show(self) -> None:
+        """Compute SB3's columns, once, and remember what they said: what a callback makes of them counts."""
+        found = self._found
+        if found is None or self._shown is not None:
+            return
+        columns = {name: np.zeros((self.buffer_size, self.n_envs), np.float32) for name in ("advantages", "returns")}
+        columns["returns"][: self.pos] = self._column_by_time("values")
         if found.used.any():
             batch = self._assemble(found)
             credit = credit_of(batch, self.returns_name, self.baseline, self.gamma, self.gae_lambda)
@@ -342,15 +368,6 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             columns["returns"].reshape(-1)[source[here]] = credit.value_targets.cpu().numpy()[here]
         self._shown = {name: column.copy() for name, column in columns.items()}
         self.__dict__.update(columns)
-
-    def _show_edits(self, timeline: Timeline) -> None:
-        """Put edited columns beside the facts: they go with a row, also into the rollout in which it is used."""
-        for name, shown in (self._shown or {}).items():
-            now = np.asarray(self.__dict__[name], dtype=np.float32)
-            is_edited = timeline.has(_NOW + name) or not np.array_equal(now, shown)
-            if is_edited and now.shape == shown.shape:
-                timeline.add(_SHOWN + name, shown[: self.pos])
-                timeline.add(_NOW + name, now[: self.pos])
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Samples for SB3's own ``train()``, of the rows in use.
@@ -364,8 +381,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
                 "whole episodes, which SB3's own algorithms cannot read. In their rollout_buffer_kwargs write "
                 "incomplete_episodes='bootstrap', 'truncate' or 'drop' and leave episodes_per_env out."
             )
-        if self._found is not None and self._shown is None:
-            self._show(self._found)
+        self._show()
         if self._found is None or self._found.used.all():
             return super().get(batch_size)
         return self._samples_in_use(self._found, batch_size)

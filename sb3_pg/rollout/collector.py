@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
@@ -59,7 +59,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
         takes_facts, n_evaluated = buffer.takes_facts, 0
         actor = actor_of(self.policy, env.num_envs, n_rollout_steps, takes_facts)
         # Only a callback can change the policy in the middle of a rollout
-        is_watched = not (type(callback) is CallbackList and not callback.callbacks)
+        is_watched = not _is_idle(callback)
         statistics = NormalizerStatistics(self._vec_normalize_env)
         evaluations: list[tuple[th.Tensor, th.Tensor]] = []
 
@@ -102,12 +102,12 @@ class EpisodeCollector(OnPolicyAlgorithm):
             self._last_episode_starts = np.array(dones, dtype=bool)
             if is_watched and not actor.fits(self.policy):
                 if takes_facts:
-                    evaluations.append(actor.evaluation(*buffer.rows_since(n_evaluated)))
+                    evaluations.append(actor.evaluation(buffer.observations_since(n_evaluated)))
                 actor, n_evaluated = actor_of(self.policy, env.num_envs, n_rollout_steps, takes_facts), n_steps
 
         if takes_facts:
             if n_evaluated < n_steps:
-                evaluations.append(actor.evaluation(*buffer.rows_since(n_evaluated)))
+                evaluations.append(actor.evaluation(buffer.observations_since(n_evaluated)))
             buffer.add_evaluation(*(th.cat(column) for column in zip(*evaluations, strict=True)))
         buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
         self.logger.record("rollout/episodes", buffer.n_episodes_ended)
@@ -219,3 +219,10 @@ class EpisodeCollector(OnPolicyAlgorithm):
 
 def _copied(obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
     return {key: np.array(value) for key, value in obs.items()} if isinstance(obs, dict) else np.array(obs)
+
+
+def _is_idle(callback: BaseCallback) -> bool:
+    """Whether it does nothing, as what SB3 makes of None."""
+    if type(callback) is CallbackList:
+        return all(map(_is_idle, callback.callbacks))
+    return type(callback) is ConvertCallback and callback.callback is None

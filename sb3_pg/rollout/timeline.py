@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,6 +66,10 @@ class Timeline:
         """One more field, ``(n_steps, n_envs, ...)``; a row that waited without it has 0 there."""
         self._fields[name] = array
 
+    def field(self, name: str) -> np.ndarray:
+        """``(n_steps, n_envs, ...)`` of this rollout."""
+        return self._fields[name]
+
     def has(self, name: str) -> bool:
         """Whether there is such a field, of this rollout's rows or of some that waited."""
         return name in self._fields or (self._carried is not None and name in self._carried.fields)
@@ -98,3 +103,21 @@ class Timeline:
             return values
 
         return gather
+
+
+def by_time(name: str, array: np.ndarray, shape: tuple[int, ...], is_flat: bool) -> np.ndarray:
+    """An array of a rollout, step after step.
+
+    :param name: for the error
+    :param shape: ``(n_steps, n_envs, ...)`` that it has to have
+    :param is_flat: it may be ``(n_envs * n_steps, ...)``, environment after environment, as SB3's samples are laid out
+    :raises ValueError: for an array of another shape, which a callback put there
+    """
+    n_steps, n_envs, *row_shape = shape
+    if array.size == math.prod(shape):
+        if array.shape[:2] == (n_steps, n_envs):
+            return array.reshape(shape)
+        if is_flat and len(array) == n_envs * n_steps:
+            rows: np.ndarray = array.reshape(n_envs, n_steps, *row_shape).swapaxes(0, 1)
+            return rows
+    raise ValueError(f"{name} must be an array of shape {shape}, a row for each of n_steps, got {array.shape}")

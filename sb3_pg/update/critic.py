@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -43,35 +43,48 @@ class ValueLoss:
 
 
 def separate_critic(
-    policy: ActorCriticPolicy, learning_rate: float, value_learning_rate: float, keep_optimizer: bool = False
+    policy: ActorCriticPolicy, value_learning_rate: float, before: th.optim.Optimizer | None = None
 ) -> th.optim.Optimizer:
     """Give the critic's own parameters an optimizer of their own; what the actor uses stays with the policy's.
 
-    Adam and AdamW step for all parameters at once, unless ``optimizer_kwargs`` say how they are to. An optimizer other
-    than the policy's own, as it was built, stays the object that it is.
+    The policy's optimizer stays the object that it is, whoever made it. Adam and AdamW step for all parameters at once,
+    unless it was said how they are to.
 
-    :param keep_optimizer: whether the policy's optimizer is somebody's who gave it to the policy
+    :param before: the critic's optimizer until now, which stays if it has these very parameters
     :return: the critic's optimizer, of the policy's class
     :raises ValueError: if there are no parameters that the critic alone uses
     """
-    own = set(own_parameters_of_critic(policy))
+    own = own_parameters_of_critic(policy)
     if not own:
         raise ValueError(
             "value_learning_rate gives the critic an optimizer of its own, and this policy has no parameters that the "
             "critic alone uses: write value_learning_rate=None (and n_value_updates=1) for one joint loss"
         )
+    _take_away(policy.optimizer, set(own))
+    _fuse(policy.optimizer, policy.device)
+    if before is not None and {parameter for group in before.param_groups for parameter in group["params"]} == set(own):
+        return before
     make = cast("Callable[..., th.optim.Optimizer]", policy.optimizer_class)
-    kwargs: dict[str, Any] = policy.optimizer_kwargs
-    has_chosen = not kwargs.keys().isdisjoint(("fused", "foreach", "differentiable"))
-    if policy.optimizer_class in FUSED and policy.device.type in ("cpu", "cuda") and not has_chosen:
-        kwargs = kwargs | {"fused": True}  # the same numbers but for rounding, without a loop in Python
-    is_as_built = type(policy.optimizer) is policy.optimizer_class and not policy.optimizer.state
-    if not is_as_built or len(policy.optimizer.param_groups) > 1 or keep_optimizer:
-        for group in policy.optimizer.param_groups:
-            group["params"] = [parameter for parameter in group["params"] if parameter not in own]
-    else:
-        policy.optimizer = make([p for p in policy.parameters() if p not in own], lr=learning_rate, **kwargs)
-    return make([p for p in policy.parameters() if p in own], lr=value_learning_rate, **kwargs)
+    optimizer = make(own, lr=value_learning_rate, **policy.optimizer_kwargs)
+    _fuse(optimizer, policy.device)
+    return optimizer
+
+
+def _take_away(optimizer: th.optim.Optimizer, parameters: set[th.nn.Parameter]) -> None:
+    """Have an optimizer step for these no longer, and know nothing of them."""
+    for group in optimizer.param_groups:
+        group["params"] = [parameter for parameter in group["params"] if parameter not in parameters]
+    for parameter in parameters:
+        optimizer.state.pop(parameter, None)
+
+
+def _fuse(optimizer: th.optim.Optimizer, device: th.device) -> None:
+    """The same numbers but for rounding, without a loop in Python; a state there is fits only the loop."""
+    if type(optimizer) not in FUSED or device.type not in ("cpu", "cuda") or optimizer.state:
+        return
+    for settings in (*optimizer.param_groups, optimizer.defaults):
+        if settings["fused"] is None and settings["foreach"] is None and not settings["differentiable"]:
+            settings["fused"] = True
 
 
 def fit_critic(

@@ -95,7 +95,8 @@ class BatchHistory:
     def _keep(self, newest: PastBatch) -> None:
         # Later it is as old as the others are now; what a callback made of it is in its credit
         is_old = th.ones_like(newest.batch.carried)
-        newest.batch = dataclasses.replace(newest.batch, carried=is_old, advantage_edit=None, return_edit=None)
+        no_edits = dict.fromkeys(("advantage_edit", "return_edit", "value_edit"))
+        newest.batch = dataclasses.replace(newest.batch, carried=is_old, **no_edits)  # type: ignore[arg-type]
         self._past.appendleft(newest)
         self._next_number += 1
         self._forget_policies()

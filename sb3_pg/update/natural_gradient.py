@@ -72,7 +72,13 @@ class FisherMatrix:
             with th.no_grad():
                 here = action_distribution(self._policy, observations)
             there = action_distribution(self._policy, observations)
-        return policy_kl(here, there).sum() / self._batch.episodes.n_rows
+        try:
+            return policy_kl(here, there).sum() / self._batch.episodes.n_rows
+        except NotImplementedError as error:
+            raise ValueError(
+                "A natural gradient needs KL(old || new) in closed form, and PyTorch knows none for this policy's "
+                f"{type(here).__name__}: write natural_gradient=False, or torch.distributions.register_kl"
+            ) from error
 
 
 def make_natural(

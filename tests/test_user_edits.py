@@ -1,0 +1,680 @@
+"""What a user's callback changes counts, wherever SB3's A2C and PPO let it count."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import obs_as_tensor
+from torch import nn
+
+from sb3_pg import OffPolicyISPG, VanillaPG
+from tests.helpers import callable_baseline, flat_gradient, gradient_in
+from tests.support import (
+    ALGORITHMS,
+    JOINT_CRITIC,
+    MONTE_CARLO,
+    OWN_CRITIC,
+    TINY,
+    Batches,
+    diary,
+    differences,
+    every_algorithm,
+    make,
+    n_updates,
+    snapshot,
+)
+from tests.test_off_policy_ispg import AS_PPO
+from tests.test_vanilla_pg import AS_A2C
+
+Edit = Callable[[Any, dict[str, Any]], None]
+
+
+class Editor(BaseCallback):
+    """Calls an edit once a rollout: in its third step, or at its end."""
+
+    def __init__(self, edit: Edit, in_step: bool) -> None:
+        super().__init__()
+        self.edit, self.in_step, self.t = edit, in_step, 0
+
+    def _on_rollout_start(self) -> None:
+        self.t = 0
+
+    def _on_step(self) -> bool:
+        self.t += 1
+        if self.in_step and self.t == 3:
+            self.edit(self.model, self.locals)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if not self.in_step:
+            self.edit(self.model, self.locals)
+
+
+def wave(shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers between -1 and 1, the same each time."""
+    return np.sin(np.arange(np.prod(shape), dtype=np.float32)).reshape(shape)
+
+
+# --- at the end of a rollout ----------------------------------------------------------------------------------------
+
+
+def add_in_place(name: str) -> Edit:
+    def edit(model: Any, _: dict[str, Any]) -> None:
+        column = getattr(model.rollout_buffer, name)
+        column += wave(column.shape)
+
+    return edit
+
+
+def assign(name: str, of: Callable[[np.ndarray], Any]) -> Edit:
+    def edit(model: Any, _: dict[str, Any]) -> None:
+        setattr(model.rollout_buffer, name, of(getattr(model.rollout_buffer, name)))
+
+    return edit
+
+
+def compute_again(model: Any) -> None:
+    with th.no_grad():
+        last_values = model.policy.predict_values(obs_as_tensor(model._last_obs, model.device))
+    model.rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=model._last_episode_starts)
+
+
+def edit_rewards(model: Any, _: dict[str, Any]) -> None:
+    model.rollout_buffer.rewards += wave(model.rollout_buffer.rewards.shape)
+    compute_again(model)
+
+
+def assign_rewards(model: Any, _: dict[str, Any]) -> None:
+    model.rollout_buffer.rewards = model.rollout_buffer.rewards * 2.0
+    compute_again(model)
+
+
+def compute_twice(model: Any, _: dict[str, Any]) -> None:
+    compute_again(model)
+    compute_again(model)
+
+
+def bonus_after_computing_again(model: Any, _: dict[str, Any]) -> None:
+    model.rollout_buffer.advantages += 5.0
+    edit_rewards(model, _)
+    model.rollout_buffer.advantages += wave(model.rollout_buffer.advantages.shape)
+
+
+def look_through_the_samples_then_edit(model: Any, _: dict[str, Any]) -> None:
+    """SB3's get() lays the columns out flat, in place of those that were there."""
+    state = np.random.get_state()
+    for _sample in model.rollout_buffer.get(None):
+        pass
+    np.random.set_state(state)
+    model.rollout_buffer.advantages += wave(model.rollout_buffer.advantages.shape)
+    model.rollout_buffer.observations *= 0.5
+
+
+def swap_two_environments(name: str) -> Edit:
+    def edit(model: Any, _: dict[str, Any]) -> None:
+        column = getattr(model.rollout_buffer, name)
+        column[:, [0, 1]] = column[:, [1, 0]]
+
+    return edit
+
+
+def set_ent_coef(model: Any, _: dict[str, Any]) -> None:
+    model.ent_coef = 0.3
+
+
+def set_vf_coef(model: Any, _: dict[str, Any]) -> None:
+    model.vf_coef = 3.0
+
+
+def set_max_grad_norm(model: Any, _: dict[str, Any]) -> None:
+    model.max_grad_norm = 0.01
+
+
+def set_normalize_advantage(model: Any, _: dict[str, Any]) -> None:
+    model.normalize_advantage = not model.normalize_advantage
+
+
+def set_lr_schedule(model: Any, _: dict[str, Any]) -> None:
+    model.lr_schedule = lambda progress: 1e-2 * progress
+
+
+def replace_optimizer(model: Any, _: dict[str, Any]) -> None:
+    if not isinstance(model.policy.optimizer, th.optim.SGD):
+        model.policy.optimizer = th.optim.SGD(model.policy.parameters(), lr=0.1, momentum=0.9)
+
+
+def freeze_the_actor(model: Any, _: dict[str, Any]) -> None:
+    model.policy.action_net.requires_grad_(False)
+    model.policy.mlp_extractor.policy_net.requires_grad_(False)
+
+
+def freeze_then_unfreeze(model: Any, _: dict[str, Any]) -> None:
+    is_odd = model.num_timesteps // (model.n_steps * model.n_envs) % 2 == 1
+    model.policy.mlp_extractor.requires_grad_(is_odd)
+
+
+AT_THE_END: dict[str, Edit] = {
+    "advantages in place": add_in_place("advantages"),
+    "advantages assigned": assign("advantages", lambda column: column + wave(column.shape)),
+    "advantages scaled": assign("advantages", lambda column: -3 * column),
+    "advantages replaced": assign("advantages", lambda column: wave(column.shape).astype(np.float64)),
+    "returns in place": add_in_place("returns"),
+    "returns scaled": assign("returns", lambda column: 0.5 * column),
+    "returns replaced": assign("returns", lambda column: wave(column.shape)),
+    "rewards in place": edit_rewards,
+    "rewards assigned": assign_rewards,
+    "computed twice": compute_twice,
+    "bonus after computing again": bonus_after_computing_again,
+    "samples looked at": look_through_the_samples_then_edit,
+    "observations in place": add_in_place("observations"),
+    "observations assigned": assign("observations", lambda column: column * 0.5),
+    "actions in place": swap_two_environments("actions"),
+    "actions assigned": assign("actions", lambda column: column[::-1].copy()),
+    "log-probs in place": add_in_place("log_probs"),
+    "log-probs assigned": assign("log_probs", lambda column: column - 0.1 * wave(column.shape)),
+    "values in place": add_in_place("values"),
+    "values assigned": assign("values", lambda column: column * 0.9),
+    "ent_coef": set_ent_coef,
+    "vf_coef": set_vf_coef,
+    "max_grad_norm": set_max_grad_norm,
+    "normalize_advantage": set_normalize_advantage,
+    "lr_schedule": set_lr_schedule,
+    "optimizer": replace_optimizer,
+    "frozen actor": freeze_the_actor,
+    "frozen and thawed": freeze_then_unfreeze,
+}
+
+# --- in the middle of a rollout -------------------------------------------------------------------------------------
+
+
+def scaled_state(model: Any) -> dict[str, th.Tensor]:
+    return {name: 0.9 * value for name, value in model.policy.state_dict().items()}
+
+
+def load_state_dict(model: Any, _: dict[str, Any]) -> None:
+    model.policy.load_state_dict(scaled_state(model))
+
+
+def set_parameters(model: Any, _: dict[str, Any]) -> None:
+    model.set_parameters({"policy": scaled_state(model)}, exact_match=False)
+
+
+def set_vector(model: Any, _: dict[str, Any]) -> None:
+    vector = nn.utils.parameters_to_vector(model.policy.parameters())
+    nn.utils.vector_to_parameters(0.9 * vector.detach(), model.policy.parameters())
+
+
+def scale_the_data(model: Any, _: dict[str, Any]) -> None:
+    for parameter in model.policy.parameters():
+        parameter.data.mul_(0.9)
+
+
+def scale_the_critic_s_data(model: Any, _: dict[str, Any]) -> None:
+    model.policy.value_net.weight.data.add_(0.1)
+
+
+def set_log_std(model: Any, _: dict[str, Any]) -> None:
+    if hasattr(model.policy, "log_std"):
+        model.policy.log_std.data.fill_(-2)
+
+
+def replace_log_std(model: Any, _: dict[str, Any]) -> None:
+    if hasattr(model.policy, "log_std"):
+        model.policy.log_std = nn.Parameter(th.full_like(model.policy.log_std, -1.5))
+
+
+def filled(layer: nn.Linear) -> nn.Linear:
+    """Another layer of the same shape."""
+    with th.random.fork_rng(devices=[]):
+        other = nn.Linear(layer.in_features, layer.out_features)
+    with th.no_grad():
+        other.weight.copy_(th.as_tensor(wave(tuple(other.weight.shape))))
+        other.bias.copy_(th.as_tensor(wave(tuple(other.bias.shape))))
+    return other
+
+
+def replace_action_net(model: Any, _: dict[str, Any]) -> None:
+    model.policy.action_net = filled(model.policy.action_net)
+
+
+def replace_value_net(model: Any, _: dict[str, Any]) -> None:
+    model.policy.value_net = filled(model.policy.value_net)
+
+
+def replace_first_layers(model: Any, _: dict[str, Any]) -> None:
+    for net in (model.policy.mlp_extractor.policy_net, model.policy.mlp_extractor.value_net):
+        net[0] = filled(net[0])
+
+
+def one_more_activation(model: Any, _: dict[str, Any]) -> None:
+    for net in (model.policy.mlp_extractor.policy_net, model.policy.mlp_extractor.value_net):
+        net.append(nn.ReLU())
+
+
+def replace_policy(model: Any, _: dict[str, Any]) -> None:
+    model.policy = copy.deepcopy(model.policy)
+    model.policy.load_state_dict(scaled_state(model))
+
+
+def hook(model: Any, _: dict[str, Any]) -> None:
+    if not model.policy.action_net._forward_hooks:
+        model.policy.action_net.register_forward_hook(lambda module, arguments, output: 2 * output)
+
+
+def hook_of_the_critic(model: Any, _: dict[str, Any]) -> None:
+    if not model.policy.value_net._forward_hooks:
+        model.policy.value_net.register_forward_hook(lambda module, arguments, output: output + 1)
+
+
+def gradient_hook(model: Any, _: dict[str, Any]) -> None:
+    if not model.policy.action_net._backward_hooks:
+        model.policy.action_net.register_full_backward_hook(lambda module, inputs, outputs: (2 * inputs[0],))
+
+
+def wrapped_forward(model: Any, _: dict[str, Any]) -> None:
+    forward = model.policy.forward
+
+    def values_and_more(obs: th.Tensor, deterministic: bool = False) -> Any:
+        actions, values, log_prob = forward(obs, deterministic)
+        return actions, values + 1, log_prob
+
+    model.policy.forward = values_and_more
+
+
+def edit_rewards_of_step(_: Any, names: dict[str, Any]) -> None:
+    names["rewards"] += wave(names["rewards"].shape)
+
+
+def edit_observations_of_step(_: Any, names: dict[str, Any]) -> None:
+    names["new_obs"] *= 0.5
+
+
+def edit_dones_of_step(_: Any, names: dict[str, Any]) -> None:
+    names["dones"][0] = True
+
+
+def edit_infos_of_step(_: Any, names: dict[str, Any]) -> None:
+    names["dones"][1] = True
+    names["infos"][1] |= {"terminal_observation": names["new_obs"][1] * 2, "TimeLimit.truncated": True}
+
+
+def edit_actions_of_step(_: Any, names: dict[str, Any]) -> None:
+    names["actions"][:] = names["actions"][::-1].copy()
+
+
+IN_A_STEP: dict[str, Edit] = {
+    "load_state_dict": load_state_dict,
+    "set_parameters": set_parameters,
+    "vector_to_parameters": set_vector,
+    "data": scale_the_data,
+    "data of the critic": scale_the_critic_s_data,
+    "log_std": set_log_std,
+    "log_std replaced": replace_log_std,
+    "action_net replaced": replace_action_net,
+    "value_net replaced": replace_value_net,
+    "layers replaced": replace_first_layers,
+    "one more activation": one_more_activation,
+    "policy replaced": replace_policy,
+    "hook": hook,
+    "hook of the critic": hook_of_the_critic,
+    "gradient hook": gradient_hook,
+    "forward wrapped": wrapped_forward,
+    "rewards": edit_rewards_of_step,
+    "new_obs": edit_observations_of_step,
+    "dones": edit_dones_of_step,
+    "infos": edit_infos_of_step,
+    "actions": edit_actions_of_step,
+}
+EDITS = [pytest.param(edit, False, id=f"end: {name}") for name, edit in AT_THE_END.items()]
+EDITS += [pytest.param(edit, True, id=f"step: {name}") for name, edit in IN_A_STEP.items()]
+every_edit = pytest.mark.parametrize(("edit", "in_step"), EDITS)
+every_env = pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+
+
+def after_learning(algorithm: Any, env_id: str, callback: Editor | None, **settings: Any) -> dict[str, th.Tensor]:
+    """Every parameter after four rollouts with two environments."""
+    env = make_vec_env(env_id, 2, seed=0)
+    model = algorithm("MlpPolicy", env, seed=0, device="cpu", **settings)
+    model.learn(4 * 2 * model.n_steps, callback=callback)
+    return {name: value.detach().clone() for name, value in model.policy.named_parameters()}
+
+
+def distance(ours: dict[str, th.Tensor], theirs: dict[str, th.Tensor]) -> float:
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+@every_env
+@every_edit
+def test_edited_as_a2c_it_is_a2c(env_id: str, edit: Edit, in_step: bool) -> None:
+    """Parameter by parameter, to 1e-5: A2C sums its rows in a random order, and RMSprop divides by a small root."""
+    shared = {"n_steps": 8, "learning_rate": 1e-3, "max_grad_norm": 1e6}
+    theirs = after_learning(A2C, env_id, Editor(edit, in_step), **shared)
+    ours = after_learning(VanillaPG, env_id, Editor(edit, in_step), **AS_A2C | shared)
+    assert distance(ours, theirs) < 1e-5
+
+
+@every_env
+@every_edit
+def test_edited_as_ppo_it_is_ppo(env_id: str, edit: Edit, in_step: bool) -> None:
+    """Parameter by parameter, to 1e-5, with a critic that is clipped too."""
+    shared = {
+        "n_steps": 8,
+        "batch_size": 8,
+        "n_epochs": 2,
+        "clip_range": 0.2,
+        "clip_range_vf": 0.1,
+        "max_grad_norm": 1e6,
+    }
+    theirs = after_learning(PPO, env_id, Editor(edit, in_step), **shared)
+    ours = after_learning(OffPolicyISPG, env_id, Editor(edit, in_step), **AS_PPO | shared)
+    assert distance(ours, theirs) < 1e-5
+
+
+# --- bonuses, literally ---------------------------------------------------------------------------------------------
+
+
+class Bonus(BaseCallback):
+    """Adds to advantages or returns what a function of the observation says, and ends after the first update."""
+
+    def __init__(self, name: str, scale: float) -> None:
+        super().__init__()
+        self.name, self.scale = name, scale
+
+    def _on_step(self) -> bool:
+        return self.model._n_updates == 0
+
+    def _on_rollout_end(self) -> None:
+        buffer = self.model.rollout_buffer
+        bonus = self.scale * bonus_of(th.as_tensor(buffer.observations)).numpy()
+        setattr(buffer, self.name, getattr(buffer, self.name) + bonus)
+
+
+def bonus_of(observations: th.Tensor) -> th.Tensor:
+    return th.sin(observations.sum(dim=-1))
+
+
+def first_gradient(algorithm: Any, name: str, scale: float, **kwargs: Any) -> tuple[Any, Any, th.Tensor]:
+    """The model, its first batch, and the gradient that the actor's optimizer got."""
+    extras = {"n_epochs": 1} if algorithm is OffPolicyISPG else {}
+    model = make(algorithm, diary(2, lengths=(20, 5)), **extras | kwargs)
+    seen: list[Any] = []
+    gradient = model._gradient
+
+    def noted(batch: Any, part: Any, *args: Any, **kwargs: Any) -> Any:
+        losses = gradient(batch, part, *args, **kwargs)
+        seen.append((batch, copy.deepcopy(model.policy), flat_gradient(model.policy)))
+        return losses
+
+    model._gradient = noted
+    model.learn(10_000, callback=Bonus(name, scale))
+    batch, policy, flat = seen[0]
+    return policy, batch, flat
+
+
+BASELINES: list[Any] = ["none", "batch_mean", "time_mean", "leave_one_out", "time_leave_one_out", "optimal", 2.0]
+BASELINES += [callable_baseline]
+
+
+@pytest.mark.filterwarnings("ignore:No episode ended", "ignore:n_steps=16 ended")
+@every_algorithm
+@pytest.mark.parametrize("n_episodes", [None, 4])
+@pytest.mark.parametrize("baseline", BASELINES, ids=str)
+def test_a_bonus_on_advantages_is_in_the_gradient(algorithm: Any, baseline: Any, n_episodes: int | None) -> None:
+    """Of carried steps too: the first episodes go over the first rollout's edge, or wait for their quota."""
+    kwargs: dict[str, Any] = {
+        "baseline": baseline,
+        "n_episodes": n_episodes,
+        "max_grad_norm": None,
+        "loss_reduction": "step",
+        "policy_kwargs": {"net_arch": []},
+    }
+    policy, batch, plain = first_gradient(algorithm, "advantages", 0.0, **kwargs)
+    _, _, edited = first_gradient(algorithm, "advantages", 100.0, **kwargs)
+    assert batch.carried.any()
+    _, log_prob, _ = policy.evaluate_actions(batch.observations, batch.actions)
+    loss = -(100.0 * bonus_of(batch.observations) * log_prob).sum() / batch.n_rows
+    expected = gradient_in(policy, loss)
+    assert float(expected.norm()) > 1
+    th.testing.assert_close(edited - plain, expected, rtol=1e-4, atol=1e-4 * float(expected.norm()))
+
+
+@pytest.mark.filterwarnings("ignore:No episode ended", "ignore:n_steps=16 ended")
+@every_algorithm
+def test_a_bonus_on_returns_is_what_a_joint_critic_learns(algorithm: Any) -> None:
+    """And advantages stay what they were."""
+    kwargs = {**JOINT_CRITIC, "max_grad_norm": None, "policy_kwargs": {"net_arch": []}}
+    policy, batch, plain = first_gradient(algorithm, "returns", 0.0, **kwargs)
+    _, _, edited = first_gradient(algorithm, "returns", 100.0, **kwargs)
+    assert batch.carried.any()
+    values = policy.predict_values(batch.observations).flatten()
+    expected = gradient_in(policy, -(0.5 * 2 * 100.0 * bonus_of(batch.observations) * values).sum() / batch.n_rows)
+    assert float(expected.norm()) > 1
+    th.testing.assert_close(edited - plain, expected, rtol=1e-4, atol=1e-4 * float(expected.norm()))
+
+
+@every_algorithm
+@pytest.mark.parametrize("value", [np.zeros((3, 2)), 1.0, np.zeros(7)], ids=["shape", "number", "flat"])
+def test_a_column_of_another_shape_is_refused(algorithm: Any, value: Any) -> None:
+    model = make(algorithm, diary(2))
+    with pytest.raises(ValueError, match=r"rollout_buffer.advantages must be an array of shape \(16, 2\)"):
+        model.learn(64, callback=Editor(assign("advantages", lambda column: value), in_step=False))
+
+
+# --- policies and optimizers that come and go -----------------------------------------------------------------------
+
+
+def of_group(optimizer: Any) -> set[Any]:
+    return {parameter for group in optimizer.param_groups for parameter in group["params"]}
+
+
+@every_algorithm
+def test_an_optimizer_of_the_user_s_stays(algorithm: Any) -> None:
+    """With a critic of its own optimizer too, whose moments stay as well; it is saved without the critic."""
+    model = make(algorithm, diary(2), **OWN_CRITIC)
+    model.learn(64)
+    value_optimizer = model.value_optimizer
+    mine = th.optim.SGD(model.policy.action_net.parameters(), lr=0.1, momentum=0.9)
+    model.policy.optimizer = mine
+    before = copy.deepcopy(model.policy.state_dict())
+    model.learn(64)
+    assert model.policy.optimizer is mine
+    assert of_group(mine) == set(model.policy.action_net.parameters())
+    assert model.value_optimizer is value_optimizer
+    after = model.policy.state_dict()
+    assert not th.equal(before["action_net.weight"], after["action_net.weight"])
+    assert not th.equal(before["value_net.weight"], after["value_net.weight"])
+    assert th.equal(before["mlp_extractor.policy_net.0.weight"], after["mlp_extractor.policy_net.0.weight"])
+
+
+@every_algorithm
+@pytest.mark.parametrize("learns_first", [True, False])
+def test_a_policy_that_a2c_trained_goes_on(algorithm: Any, learns_first: bool, tmp_path: Any) -> None:
+    """Actor and critic both learn, and the model can be saved at once, and loaded."""
+    policy = A2C("MlpPolicy", diary(2), policy_kwargs=TINY, device="cpu").learn(40).policy
+    policy.optimizer_class = th.optim.RMSprop
+    model = make(algorithm, diary(2), **OWN_CRITIC, policy_kwargs=TINY | {"optimizer_class": th.optim.RMSprop})
+    model.policy = policy
+    before = copy.deepcopy(policy.state_dict())
+    if learns_first:
+        model.learn(64)
+        for name in ("action_net.weight", "value_net.weight"):
+            assert not th.equal(before[name], policy.state_dict()[name])
+    model.save(tmp_path / "model")
+    assert of_group(model.policy.optimizer) | of_group(model.value_optimizer) == set(policy.parameters())
+    assert not of_group(model.policy.optimizer) & of_group(model.value_optimizer)
+    loaded = algorithm.load(tmp_path / "model", diary(2), device="cpu")
+    assert differences(snapshot(loaded), snapshot(model)) == []
+    loaded.learn(64)
+
+
+class Copier(BaseCallback):
+    """Copies the policy whenever it is called, and counts."""
+
+    n_copies = 0
+
+    def copy(self) -> bool:
+        twin = copy.deepcopy(self.model.policy)
+        assert differences(dict(twin.state_dict()), dict(self.model.policy.state_dict())) == []
+        self.n_copies += 1
+        return True
+
+    def _on_training_start(self) -> None:
+        self.copy()
+
+    def _on_rollout_start(self) -> None:
+        self.copy()
+
+    def _on_step(self) -> bool:
+        return self.copy()
+
+    def _on_rollout_end(self) -> None:
+        self.copy()
+
+
+COPIED: list[tuple[Any, dict[str, Any]]] = [
+    *((algorithm, OWN_CRITIC) for algorithm in ALGORITHMS),
+    *((algorithm, JOINT_CRITIC) for algorithm in ALGORITHMS),
+    *((algorithm, {"baseline": "optimal", "log_gradient_variance": True}) for algorithm in ALGORITHMS),
+    (VanillaPG, {"natural_gradient": True, **OWN_CRITIC}),
+    *((OffPolicyISPG, {"target_kl": 0.01, "kl_constraint": one}) for one in ("stop", "backtrack", "penalty")),
+    (OffPolicyISPG, {"n_reused_batches": 2}),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "kwargs"), COPIED)
+@pytest.mark.parametrize("space", [spaces.Discrete(2), spaces.Box(-1, 1, (2,))], ids=["Discrete", "Box"])
+def test_a_policy_can_be_copied_at_any_time(algorithm: Any, kwargs: dict[str, Any], space: Any) -> None:
+    model = make(algorithm, diary(2, action_space=space), **kwargs)
+    copier = Copier()
+    model.learn(96, callback=copier)
+    assert copier.n_copies == 1 + 3 * (1 + 16 + 1)
+    copy.deepcopy(model.policy)
+
+
+# --- what only this package has -------------------------------------------------------------------------------------
+
+
+LIVE: dict[str, tuple[dict[str, Any], Callable[[Any], None], str]] = {
+    "value_lr_schedule": ({}, lambda m: setattr(m, "value_lr_schedule", lambda progress: 0.0), "critic"),
+    "n_value_updates": ({}, lambda m: setattr(m, "n_value_updates", 0), "critic"),
+    "lr_schedule": ({}, lambda m: setattr(m, "lr_schedule", lambda progress: 0.0), "actor"),
+    "max_grad_norm": (
+        {"policy_kwargs": TINY | {"optimizer_class": th.optim.SGD}},
+        lambda m: setattr(m, "max_grad_norm", 1e-30),
+        "actor critic",
+    ),
+}
+
+
+@every_algorithm
+@pytest.mark.parametrize(("kwargs", "edit", "stops"), LIVE.values(), ids=LIVE.keys())
+def test_settings_are_read_live(algorithm: Any, kwargs: dict[str, Any], edit: Any, stops: str) -> None:
+    """Set by a callback to what makes a part stand still, in the middle of learning."""
+    model = make(algorithm, diary(2), **OWN_CRITIC | kwargs)
+    states: list[dict[str, th.Tensor]] = []
+
+    def note(_: Any, __: Any) -> None:
+        states.append(copy.deepcopy(dict(model.policy.state_dict())))
+        if len(states) == 2:
+            edit(model)
+
+    model.learn(3 * 32, callback=Editor(note, in_step=False))
+    states.append(dict(model.policy.state_dict()))
+    for name, part in (("action_net.weight", "actor"), ("value_net.weight", "critic")):
+        assert not th.equal(states[0][name], states[1][name])
+        assert th.equal(states[2][name], states[1][name]) == (part in stops)
+
+
+@every_algorithm
+@pytest.mark.parametrize("ent_coef", [1.0, lambda progress: 1.0 + 0 * progress], ids=["number", "schedule"])
+def test_an_entropy_coefficient_set_later(algorithm: Any, ent_coef: Any) -> None:
+    """The same as one that was there from the beginning, and not the same as none."""
+    ends = []
+    for first, later in ((1.0, None), (0.0, ent_coef), (0.0, None)):
+        model = make(algorithm, diary(2), **OWN_CRITIC, ent_coef=first)
+
+        def edit(model: Any, _: Any, later: Any = later) -> None:
+            model.ent_coef = model.ent_coef if later is None else later
+
+        model.learn(64, callback=Editor(edit, in_step=True))
+        ends.append({name: value.detach().clone() for name, value in model.policy.named_parameters()})
+    assert distance(ends[0], ends[1]) == 0
+    assert distance(ends[0], ends[2]) > 1e-3
+
+
+@every_algorithm
+@pytest.mark.parametrize("kwargs", [{}, {"n_episodes": 4}, {"incomplete_episodes": "truncate"}], ids=str)
+@pytest.mark.filterwarnings("ignore:n_steps=16 ended", "ignore:No episode ended")
+def test_computing_again_changes_nothing_without_an_edit(algorithm: Any, kwargs: dict[str, Any]) -> None:
+    """Over several rollouts, with episodes that are carried, to the bit."""
+    ends = []
+    for n_times in (0, 1, 3):
+        model = make(algorithm, diary(2, lengths=(20, 5, 7, 30)), **OWN_CRITIC | kwargs)
+
+        def edit(model: Any, _: Any, n_times: int = n_times) -> None:
+            for _ in range(n_times):
+                compute_again(model)
+
+        model.learn(6 * 32, callback=Editor(edit, in_step=False))
+        assert n_updates(model) > 1
+        ends.append(snapshot(model))
+    assert differences(ends[0], ends[1]) == differences(ends[0], ends[2]) == []
+
+
+@pytest.mark.filterwarnings("ignore:No episode ended")
+@every_algorithm
+def test_edited_rewards_of_carried_episodes_count(algorithm: Any) -> None:
+    """Doubled with the returns computed again: as if the environment had paid double."""
+    batches: list[list[Any]] = []
+    for doubles in (False, True):
+        model = make(algorithm, diary(2, lengths=(20, 5, 7, 30)), **MONTE_CARLO | {"learning_rate": 0.0})
+        seen = Batches()
+
+        def edit(model: Any, _: Any, doubles: bool = doubles) -> None:
+            if doubles:
+                model.rollout_buffer.rewards *= 2
+                compute_again(model)
+
+        model.learn(4 * 32, callback=[Editor(edit, in_step=False), seen])
+        batches.append(seen.updates)
+    assert any(one.carried.any() for one in batches[0])
+    for plain, doubled in zip(*batches, strict=True):
+        assert th.equal(2 * plain.rewards, doubled.rewards)
+
+
+@pytest.mark.parametrize("importance", ["timestep", "trajectory", "per_decision"])
+def test_a_bonus_of_a_reused_batch_counts_again(importance: str) -> None:
+    """At a learning rate of 0 all weights are 1: the advantages used are those of both batches, bonus and all."""
+    kwargs = {"n_reused_batches": 1, "importance": importance, "learning_rate": 0.0, "n_epochs": 1}
+    model = make(OffPolicyISPG, diary(2), **kwargs)
+    plain = make(OffPolicyISPG, diary(2), **kwargs)
+    credits: list[list[th.Tensor]] = []
+    for one, edit in ((plain, lambda m, _: None), (model, add_wave_of_observations)):
+        seen: list[th.Tensor] = []
+
+        def noted(*args: Any, sample: Any = one.replay_buffer.sample, seen: list[Any] = seen) -> Any:
+            result = sample(*args)
+            seen.append((result.batch, result.credit.advantages))
+            return result
+
+        one.replay_buffer.sample = noted  # type: ignore[method-assign]
+        one.learn(96, callback=Editor(edit, in_step=False))
+        credits.append(seen)
+    for (batch, before), (_, after) in zip(*credits, strict=True):
+        th.testing.assert_close(after - before, bonus_of(batch.observations), atol=1e-5, rtol=1e-5)
+    assert credits[0][2][0].n_rows > credits[0][0][0].n_rows
+
+
+def add_wave_of_observations(model: Any, _: Any) -> None:
+    buffer = model.rollout_buffer
+    buffer.advantages += bonus_of(th.as_tensor(buffer.observations)).numpy()

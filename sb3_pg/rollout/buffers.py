@@ -84,6 +84,8 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self.incomplete_episodes = incomplete_episodes
         self.episodes_per_env = episodes_per_env
         self.cut_length = max(10 * buffer_size, MIN_CUT_LENGTH) if cut_length is None else cut_length
+        #: Whether values and log-probs may follow the steps: not where a subclass has its own :meth:`add`.
+        self.takes_facts = type(self).add is EpisodeRolloutBuffer.add and not isinstance(observation_space, spaces.Dict)
         self._running = Running.nothing(n_envs)
         # Of each environment, step by step: whole episodes finished, whether the beginning of the running one is known
         self._finished, self._known = self._running.finished, self._running.known
@@ -141,22 +143,32 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             self._known |= np.asarray(episode_start, dtype=bool)
         super().add(obs, action, reward, episode_start, value, log_prob)  # type: ignore[arg-type]
 
-    @property
-    def takes_facts(self) -> bool:
-        """Whether :meth:`add_facts` may stand in for :meth:`add`: not where a subclass has its own."""
-        return type(self).add is EpisodeRolloutBuffer.add and not isinstance(self.observations, dict)
+    def begin_step(self, obs: np.ndarray | dict[str, np.ndarray]) -> None:
+        """Note what the next step is taken at, before it is: an environment may write the next into the same arrays.
 
-    def add_observation(self, obs: np.ndarray) -> None:
-        """What the next step is taken at, noted before it is: an environment may write the next into the same array.
-
-        :param obs: ``(n_envs, *obs_shape)``
+        :param obs: ``(n_envs, *obs_shape)``, or a dictionary of such
         """
-        self.observations[self.pos] = obs.reshape(self.n_envs, *self.obs_shape)
+        if self.takes_facts:
+            self.observations[self.pos] = obs.reshape(self.n_envs, *self.obs_shape)  # type: ignore[union-attr]
+        else:
+            is_dict = isinstance(obs, dict)
+            self._noted = {key: np.array(value) for key, value in obs.items()} if is_dict else np.array(obs)  # type: ignore[union-attr]
 
-    def add_facts(self, action: np.ndarray, reward: np.ndarray, episode_start: np.ndarray) -> None:
-        """A step at the observations of :meth:`add_observation`, without its values and log-probs, which
-        :meth:`add_evaluation` has to follow up for all of them.
+    def end_step(
+        self,
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+        value: th.Tensor | None,
+        log_prob: th.Tensor | None,
+    ) -> None:
+        """Add the step. Where the buffer :attr:`takes_facts`, values and log-probs follow with :meth:`add_evaluation`.
+
+        A step that ended episodes is followed by :meth:`add_episode_ends`.
         """
+        if not self.takes_facts:
+            self.add(self._noted, action, reward, episode_start, value, log_prob)  # type: ignore[arg-type]
+            return
         pos = self.pos
         if pos == 0:
             self._known |= np.asarray(episode_start, dtype=bool)

@@ -92,6 +92,11 @@ class FoundEpisodes:
         return waiting if per_env is None else waiting & (segments.rank_within_env(waiting) < per_env)
 
     @property
+    def used_source(self) -> np.ndarray:
+        """``(n_rows,)`` where the rows in use are in the rollout, negative for those that waited."""
+        return self.timeline.source[self.segments.rows(self.used)]
+
+    @property
     def n_waiting_rows(self) -> int:
         """Steps that wait for the end of their episode."""
         return int(self.segments.lengths[self._waiting].sum())

@@ -43,7 +43,7 @@ class FastActor(ABC):
     def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int):
         self._policy = policy
         self._n_envs = n_envs
-        self._watch = Watch(policy)
+        self._watch: Watch | None = None
         self._critic = KeptCritic(policy)
         self._hidden = list(layers(policy.mlp_extractor.policy_net, policy.action_net))
         self._last, _ = self._hidden.pop()
@@ -62,9 +62,14 @@ class FastActor(ABC):
         :return: ``(n_envs, *action_shape)``
         """
 
+    def watch(self) -> None:
+        """Look closely at what the policy is made of, for :meth:`fits` to compare with."""
+        self._watch = Watch(self._policy)
+
     def fits(self, policy: ActorCriticPolicy) -> bool:
-        """Whether this is still what the model's policy would do, whatever a callback did to it."""
-        return policy is self._policy and self._watch.holds() and self._critic.is_unchanged()
+        """Whether this is still what the model's policy would do, whatever a callback did to it since :meth:`watch`."""
+        is_same = self._watch is not None and self._watch.holds()
+        return policy is self._policy and is_same and self._critic.is_unchanged()
 
     def evaluation(self, observations: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """Values of all steps so far, and log-probs of the actions drawn in them.

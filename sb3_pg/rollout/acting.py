@@ -69,6 +69,8 @@ class RolloutActor:
     def _begin(self, policy: ActorCriticPolicy) -> None:
         self._first = self._buffer.pos
         self._actor = actor_of(policy, self._buffer.n_envs, self._n_steps, self._buffer.takes_facts)
+        if self._is_watched:
+            self._actor.watch()
 
     def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
         """Draw ``(n_envs, *action_shape)`` actions."""

@@ -82,7 +82,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
             n_steps += 1
             buffer.end_step(actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
-            ended = np.flatnonzero(dones)
+            ended = np.asarray(dones).nonzero()[0]
             if len(ended) > 0:
                 self._update_info_buffer([infos[idx] for idx in ended], np.ones(len(ended), dtype=bool))
                 buffer.add_episode_ends(ended, *self._episode_ends(ended, [infos[idx] for idx in ended]))

@@ -119,13 +119,11 @@ class Trainer(EpisodeCollector):
         return discount_factors(batch.episodes, gamma, batch.rewards.dtype)
 
     def _divisor(self, batch: EpisodeBatch, sample: EpisodeBatch | None = None) -> th.Tensor:
-        """What the sum of the loss over rows is divided by. Once a batch, whose mean length is remembered.
+        """What the sum of the loss over rows is divided by.
 
         :param sample: what the loss is of, if that is more than the batch
         """
-        length = mean_episode_length(batch)
-        past = length if self._mean_length is None else self._mean_length
-        self._mean_length = past + LENGTH_UPDATE * (length - past)
+        past = mean_episode_length(batch) if self._mean_length is None else self._mean_length
         return loss_divisor((sample or batch).episodes, self.loss_reduction, past, all_sum)
 
     def _gradient(
@@ -191,6 +189,14 @@ class Trainer(EpisodeCollector):
     def _ratio_statistics(self, ratios: th.Tensor) -> dict[str, float]:
         """What is logged of the weights of carried steps."""
         return weight_statistics(ratios, ratios >= MAX_CARRIED_WEIGHT)
+
+    def _finish_update(self, batch: EpisodeBatch, statistics: dict[str, float], n_updates: int = 1) -> None:
+        """Count the update, remember how long its episodes were, and log it."""
+        self._n_updates += n_updates
+        length = mean_episode_length(batch)
+        past = length if self._mean_length is None else self._mean_length
+        self._mean_length = past + LENGTH_UPDATE * (length - past)
+        self._record(statistics)
 
     @property
     def _logged(self) -> list[str]:

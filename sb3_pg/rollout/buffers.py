@@ -88,8 +88,8 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         #: Whether values and log-probs may follow the steps: not where a subclass has its own :meth:`add`.
         self.takes_facts = type(self).add is EpisodeRolloutBuffer.add and not isinstance(observation_space, spaces.Dict)
         self._running = Running.nothing(n_envs)
-        # Of each environment, step by step: whole episodes finished, whether the beginning of the running one is known
-        self._finished, self._known = self._running.finished, self._running.known
+        # Of each environment, step by step: episodes finished, whether the running one was seen from its beginning
+        self._finished, self._seen_from_start = self._running.finished, self._running.seen_from_start
         self._found: FoundEpisodes | None = None
         self.shown = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
@@ -103,18 +103,18 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             self._running = Running.nothing(self.n_envs)
         else:
             self._read(self._found.timeline)
-            self._running = self._found.running(self._known)
+            self._running = self._found.running(self._seen_from_start)
         self._found, self.shown = None, None
         super().reset()
         shape = (self.buffer_size, self.n_envs)
         self.truncated = np.zeros(shape, dtype=bool)
         self.terminal_values = np.zeros(shape, dtype=np.float32)
-        self._finished, self._known = self._running.finished.copy(), self._running.known.copy()
+        self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
 
     def forget(self) -> None:
         """Drop the memory of unfinished episodes, because the next rollout does not continue them."""
         self._found, self._running = None, Running.nothing(self.n_envs)
-        self._finished, self._known = self._running.finished.copy(), self._running.known.copy()
+        self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
 
     @property
     def carried_steps(self) -> int:
@@ -141,7 +141,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
     ) -> None:
         """As in SB3. A step that ended episodes is followed by :meth:`add_episode_ends`."""
         if self.pos == 0:
-            self._known |= np.asarray(episode_start, dtype=bool)
+            self._seen_from_start |= np.asarray(episode_start, dtype=bool)
         super().add(obs, action, reward, episode_start, value, log_prob)  # type: ignore[arg-type]
 
     def begin_step(self, obs: np.ndarray | dict[str, np.ndarray]) -> None:
@@ -172,7 +172,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             return
         pos = self.pos
         if pos == 0:
-            self._known |= np.asarray(episode_start, dtype=bool)
+            self._seen_from_start |= np.asarray(episode_start, dtype=bool)
         self.actions[pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[pos] = reward
         self.episode_starts[pos] = episode_start
@@ -203,8 +203,8 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         """
         self.truncated[self.pos - 1, envs] = truncated
         self.terminal_values[self.pos - 1, envs] = terminal_values
-        self._finished[envs] += self._known[envs]
-        self._known[envs] = True
+        self._finished[envs] += self._seen_from_start[envs]
+        self._seen_from_start[envs] = True
 
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         """Find the episodes of the rollout; a second call, after ``rewards`` were edited, begins anew.

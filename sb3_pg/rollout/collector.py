@@ -84,8 +84,9 @@ class EpisodeCollector(OnPolicyAlgorithm):
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
             ended = np.asarray(dones).nonzero()[0]
             if len(ended) > 0:
-                self._update_info_buffer([infos[idx] for idx in ended], np.ones(len(ended), dtype=bool))
-                buffer.add_episode_ends(ended, *self._episode_ends(ended, [infos[idx] for idx in ended]))
+                ended_infos = [infos[idx] for idx in ended.tolist()]
+                self._update_info_buffer(ended_infos, np.ones(len(ended), dtype=bool))
+                buffer.add_episode_ends(ended, *self._episode_ends(ended, ended_infos))
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = np.array(dones, dtype=bool)
             actor.follow(self.policy)

@@ -114,9 +114,10 @@ class Trainer(EpisodeCollector):
         return carried_weights(self.policy, batch, self._rows_per_pass)
 
     def _discounts(self, batch: EpisodeBatch) -> th.Tensor:
-        """``(n_rows,)`` gamma^t, or 1 without ``discount_gradient``."""
-        gamma = self.rollout_buffer.gamma if self.discount_gradient else 1.0
-        return discount_factors(batch.episodes, gamma, batch.rewards.dtype)
+        """``(n_rows,)`` gamma^t; without ``discount_gradient`` the scalar 1."""
+        if not self.discount_gradient:
+            return batch.rewards.new_ones(())
+        return discount_factors(batch.episodes, self.rollout_buffer.gamma, batch.rewards.dtype)
 
     def _divisor(self, batch: EpisodeBatch, sample: EpisodeBatch | None = None) -> th.Tensor:
         """What the sum of the loss over rows is divided by.

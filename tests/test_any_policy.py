@@ -18,8 +18,11 @@ from torch.nn.utils import parametrizations
 
 from sb3_pg import ActorPolicy, OffPolicyISPG, VanillaPG
 from sb3_pg.policies.stock import is_stock
-from sb3_pg.update import natural_gradient
-from tests.support import JOINT_CRITIC, OWN_CRITIC, TINY, diary, every_algorithm, log_to_memory, make
+from sb3_pg.update.natural_gradient import FisherMatrix, make_natural
+from tests.helpers.environments import diary
+from tests.helpers.models import JOINT_CRITIC, OWN_CRITIC, TINY, every_algorithm, make
+from tests.helpers.recording import log_to_memory
+from tests.helpers.spies import replace_everywhere
 
 BOX = spaces.Box(-1, 1, (2,))
 
@@ -269,7 +272,7 @@ def test_natural_gradient_is_the_literal_solve(
     seen: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
 
     def noted(policy: Any, batch: Any, damping: float, *args: Any) -> None:
-        parameters = natural_gradient.FisherMatrix(policy, batch).parameters
+        parameters = FisherMatrix(policy, batch).parameters
         gradient = th.cat([p.grad.flatten().double() for p in parameters])
         was_training = policy.training
         policy.set_training_mode(False)
@@ -285,8 +288,7 @@ def test_natural_gradient_is_the_literal_solve(
         solved = th.cat([p.grad.flatten().double() for p in parameters])
         seen.append((gradient, th.linalg.solve(fisher + damping * th.eye(len(gradient)).double(), gradient), solved))
 
-    make_natural = natural_gradient.make_natural
-    monkeypatch.setattr("sb3_pg.vanilla_pg.vanilla_pg.make_natural", noted)
+    replace_everywhere(monkeypatch, make_natural, noted)
     model.learn(64)
     assert len(seen) == 2
     for gradient, expected, solved in seen:

@@ -23,8 +23,9 @@ from stable_baselines3.common.vec_env import (
 
 from sb3_pg import OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.probes import DiaryEnv, Fault
-from tests.support import TINY, Batches, diary, every_algorithm, make, n_updates
+from tests.helpers.environments import DiaryEnv, Fault, diary
+from tests.helpers.models import TINY, every_algorithm, make, n_updates
+from tests.helpers.recording import Batches
 
 Observation = Any
 Stepped = tuple[Observation, Any, Any, Any]

@@ -16,7 +16,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import REINFORCE, ActorPolicy, EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.support import JOINT_CRITIC, diary, every_algorithm, make, n_updates
+from tests.helpers.environments import diary
+from tests.helpers.models import JOINT_CRITIC, every_algorithm, make, n_updates
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 

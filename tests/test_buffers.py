@@ -27,8 +27,11 @@ from sb3_pg import ActorPolicy, EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.data.batch import Credit, EpisodeBatch
 from sb3_pg.rollout.buffers import BUFFER_BASELINES
 from sb3_pg.rollout.credit import credit_of
-from tests.helpers import Recorder, Rows, Tape, callable_baseline, literal_baseline, literal_gae, literal_returns
-from tests.tabular import TabularEnv, long_episodes_pay
+from tests.helpers import literal
+from tests.helpers.gradients import callable_baseline
+from tests.helpers.literal import Rows
+from tests.helpers.recording import Recorder, Tape
+from tests.helpers.tabular import TabularEnv, long_episodes_pay
 
 NUMBER = spaces.Box(0, np.inf, (1,))
 OBSERVATION_SPACES = {
@@ -292,16 +295,16 @@ def literal_estimates(buffer: EpisodeRolloutBuffer, world: World, pieces: list[P
 
     rewards, values, last = of(world.reward), of(world.value), [piece.last_value for piece in pieces]
     if buffer.returns_name == "gae":
-        gae = literal_gae(rewards, values, last, buffer.gamma, buffer.gae_lambda)
+        gae = literal.generalized_advantage(rewards, values, buffer.gamma, buffer.gae_lambda, last)
         return gae, [[a + v for a, v in zip(*rows, strict=True)] for rows in zip(gae, values, strict=True)]
-    returns = literal_returns(buffer.returns_name, rewards, last, buffer.gamma)
+    returns = literal.returns_of(buffer.returns_name, rewards, buffer.gamma, last)
     first = [piece.first for piece in pieces]
     if callable(buffer.baseline):
         baseline = [[0.5 - 0.25 * (begin + k) for k in range(len(g))] for begin, g in zip(first, returns, strict=True)]
     else:
-        baseline = literal_baseline(buffer.baseline, returns, first, values)
+        baseline = literal.baseline(buffer.baseline, returns, first, values)
     advantages = [[g - b for g, b in zip(*rows, strict=True)] for rows in zip(returns, baseline, strict=True)]
-    return advantages, literal_returns("reward_to_go", rewards, last, buffer.gamma)
+    return advantages, literal.reward_to_go(rewards, buffer.gamma, last)
 
 
 def credit_in(buffer: EpisodeRolloutBuffer, batch: EpisodeBatch) -> Credit:

@@ -39,23 +39,19 @@ from stable_baselines3.common.vec_env import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.probes import DiaryEnv
-from tests.support import (
+from tests.helpers.environments import DiaryEnv, diary
+from tests.helpers.models import (
     JOINT_CRITIC,
     TINY,
-    Batches,
-    assert_whole,
-    diary,
     differences,
-    episodes_of,
     every_algorithm,
     every_estimator,
-    log_to_memory,
     make,
     n_updates,
     no_episode_ended,
     snapshot,
 )
+from tests.helpers.recording import Batches, assert_whole, episodes_of, log_to_memory
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 

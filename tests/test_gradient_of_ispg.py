@@ -1,7 +1,7 @@
 """The gradient that ``OffPolicyISPG.learn`` hands to its optimizer in each step of an update is the literal formula.
 
 The reference shares nothing with the package: it knows the steps from a recorder around each environment, weighs them
-with the plain Python of :mod:`tests.estimators.reference` and :func:`literal_weights`, and adds the scores up one by
+with the plain Python of :mod:`tests.helpers.literal` and :func:`literal_weights`, and adds the scores up one by
 one in double precision, under the policy as it was before the gradient step. The policies that sampled are those of
 the beginning of each iteration. Plain gradient descent moves them so far that the ratios matter: a test in which every
 |rho - 1| stays below 0.05, while all batches to be used again are there, fails.
@@ -28,27 +28,23 @@ from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.minibatches import Minibatch, minibatches
 from sb3_pg.estimators import EpisodeIndex
-from sb3_pg.off_policy_ispg import off_policy_ispg
-from tests.estimators import reference
-from tests.helpers import (
-    GradientStep,
+from tests.helpers import literal
+from tests.helpers.environments import OBSERVATIONS, SPACES, RandomEnv
+from tests.helpers.gradients import (
     Played,
-    RandomEnv,
     Reference,
-    Rows,
-    Step,
-    Tape,
     batched,
     callable_baseline,
     divisors_of_learn,
     literal_gradient,
     log_prob_of,
     mean_and_scale,
-    record,
     samples_of_learn,
 )
-from tests.tabular import TabularEnv, long_episodes_pay
-from tests.test_gradient_of_learn import OBSERVATIONS, SPACES, Negate, tabular_env
+from tests.helpers.literal import Rows
+from tests.helpers.recording import GradientStep, Negate, Step, Tape, record
+from tests.helpers.spies import replace_everywhere
+from tests.helpers.tabular import TabularEnv, long_episodes_pay, tabular_env
 
 # --- the literal formulas -------------------------------------------------------------------------------------------
 
@@ -77,9 +73,9 @@ def literal_weights(
     shares = [count / sum(counts) for count in counts]
     weights: Rows = []
     for own, own_share in zip(sample, shares, strict=True):
-        above = reference.path_weights(log_ratios(tape, policy, own), level)
+        above = literal.path_weights(log_ratios(tape, policy, own), level)
         others = [
-            (share, reference.path_weights(log_ratios(tape, tape.policies[one.iteration], own), level))
+            (share, literal.path_weights(log_ratios(tape, tape.policies[one.iteration], own), level))
             for one, share in zip(sample, shares, strict=True)
             if one is not own
         ]
@@ -89,7 +85,7 @@ def literal_weights(
         ]
     alpha = model.defensive_coef
     weights = [[min(w / (1 - alpha + alpha * w), max_weight) for w in row] for row in weights]
-    return reference.self_normalized(weights, level) if model.self_normalize else weights
+    return literal.self_normalized(weights, level) if model.self_normalize else weights
 
 
 def literal_credit(model: OffPolicyISPG, sample: Sequence[Played], weights: Rows) -> list[float]:
@@ -99,7 +95,7 @@ def literal_credit(model: OffPolicyISPG, sample: Sequence[Played], weights: Rows
     if model.importance == "per_decision":
         rewards = [row for one in sample for row in one.rewards]
         baseline = [[b + mean for b in row] for one in sample for row in one.baseline]
-        credit = reference.per_decision_credit(weights, rewards, baseline, model.gamma)
+        credit = literal.per_decision_credit(weights, rewards, baseline, model.gamma)
         credit = [[c / scale for c in row] for row in credit]
     else:
         pairs = zip(advantages, weights, strict=True)
@@ -556,7 +552,7 @@ def test_minibatches_add_up_to_the_full_gradient(
             epochs[-1].append(part.share)
             yield part
 
-    monkeypatch.setattr(off_policy_ispg, "minibatches", noted)
+    replace_everywhere(monkeypatch, minibatches, noted)
     model, tape = learn(
         importance=importance,
         loss_reduction=loss_reduction,

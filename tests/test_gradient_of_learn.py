@@ -1,8 +1,8 @@
 """The gradient that ``REINFORCE.learn`` hands to its optimizer is the literal sum over what the environments played.
 
-The reference (:mod:`tests.helpers`) shares nothing with the package: it knows the steps from a recorder around each
-environment, the drawn actions from a hook on the policy, and calls ``autograd.grad`` once a step in double precision.
-Everywhere the parameters really change between the iterations (plain gradient descent), so steps that an earlier
+The reference (:mod:`tests.helpers.gradients`) shares nothing with the package: it knows the steps from a recorder
+around each environment, the drawn actions from a hook on the policy, and calls ``autograd.grad`` once a step in double
+precision. Everywhere the parameters really change between the iterations (plain gradient descent), so steps that an earlier
 policy sampled are weighted by pi_now / pi_then, truncated at 10.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -21,23 +20,12 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.arguments import BASELINES
 from sb3_pg.estimators import LossReduction
-from tests.helpers import (
-    RandomEnv,
-    Tape,
-    callable_baseline,
-    carried_ratio,
-    literal_gradients,
-    pieces_of_learn,
-    record,
-)
-from tests.tabular import TabularEnv, long_episodes_pay
+from tests.helpers.environments import OBSERVATIONS, SPACES, RandomEnv
+from tests.helpers.gradients import callable_baseline, carried_ratio, literal_gradients, pieces_of_learn
+from tests.helpers.recording import Negate, Tape, record
+from tests.helpers.tabular import TabularEnv, long_episodes_pay, tabular_env
 
 LOSS_REDUCTIONS = get_args(LossReduction)
-MDP = long_episodes_pay()
-
-
-def tabular_env() -> gym.Env[int, int]:
-    return TabularEnv(MDP, horizon_end="truncated")
 
 
 def assert_literal(model: REINFORCE, tape: Tape, tolerance: float = 1e-6) -> None:
@@ -108,15 +96,6 @@ def test_gradient_is_the_literal_sum(
         assert all(len({step.iteration for step in episode.steps}) == 1 for episode in tape.episodes if episode.steps)
 
 
-class Negate(th.optim.SGD):
-    """Instead of a gradient step: what the policy preferred becomes what it avoids."""
-
-    def step(self, closure: Any = None) -> None:
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.data.neg_()
-
-
 def test_carried_weights_are_truncated_at_ten() -> None:
     """Between policies of (0.93, 0.07) and (0.07, 0.93) carried steps have ratios of 13, which count 10, or of 1/13.
 
@@ -168,20 +147,6 @@ def test_every_rule_for_cut_episodes(incomplete_episodes: str, bootstrap_truncat
     assert any(one.steps[0].iteration != one.steps[-1].iteration for one in begun) and any(
         one.truncated for one in begun
     )
-
-
-SPACES = {
-    "Box": (spaces.Box(-50, 50, (2,)), {}),
-    "Box clipped": (spaces.Box(-0.5, 0.5, (3,)), {}),
-    "gSDE": (spaces.Box(-50, 50, (2,)), {"use_sde": True, "sde_sample_freq": 3}),
-    "MultiDiscrete": (spaces.MultiDiscrete([3, 2, 4]), {}),
-    "MultiBinary": (spaces.MultiBinary(3), {}),
-    "Discrete": (spaces.Discrete(4), {}),
-}
-OBSERVATIONS = {
-    "MlpPolicy": spaces.Box(-2, 2, (3,)),
-    "MultiInputPolicy": spaces.Dict({"vector": spaces.Box(-2, 2, (2,)), "number": spaces.Discrete(3)}),
-}
 
 
 @pytest.mark.parametrize("policy", OBSERVATIONS)

@@ -15,15 +15,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
-from tests.probes import BrokenEnvironment, DiaryEnv, Fault
-from tests.support import (
+from tests.helpers.environments import BrokenEnvironment, DiaryEnv, Fault, diary
+from tests.helpers.models import (
     JOINT_CRITIC,
     MONTE_CARLO,
     OWN_CRITIC,
-    Batches,
-    StopAfter,
-    assert_whole,
-    diary,
     differences,
     every_algorithm,
     every_estimator,
@@ -32,6 +28,7 @@ from tests.support import (
     no_episode_ended,
     snapshot,
 )
+from tests.helpers.recording import Batches, StopAfter, assert_whole
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 

@@ -15,13 +15,16 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.save_util import save_to_pkl
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_pg import OffPolicyISPG
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.update.history import BatchHistory
-from tests.helpers import RandomEnv
-from tests.support import OWN_CRITIC, diary, differences, log_to_memory, make, snapshot
+from tests.helpers.environments import RandomEnv, diary
+from tests.helpers.models import OWN_CRITIC, differences, make, snapshot
+from tests.helpers.recording import log_to_memory
+from tests.helpers.spies import replace_everywhere
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
@@ -438,7 +441,7 @@ def test_interrupted_save(exists: bool, error: BaseException, tmp_path: Path, mo
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("sb3_pg.update.history.save_to_pkl", half)
+        replace_everywhere(patched, save_to_pkl, half)
         with pytest.raises(type(error)):
             model.save_replay_buffer(path)
     assert path.exists() == exists

@@ -25,8 +25,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from benchmarks.runs import shipped
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.probes import ProbeEnv
-from tests.support import (
+from tests.helpers.environments import ProbeEnv
+from tests.helpers.models import (
     JOINT_CRITIC,
     MONTE_CARLO,
     OWN_CRITIC,

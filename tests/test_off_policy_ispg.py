@@ -15,23 +15,10 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
-from tests.helpers import RandomEnv
-from tests.support import JOINT_CRITIC, OWN_CRITIC, diary, differences, make, snapshot
+from tests.helpers.environments import RandomEnv, diary
+from tests.helpers.models import AS_PPO, JOINT_CRITIC, OWN_CRITIC, differences, make, snapshot
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "ignore:You have specified a mini-batch size")
-
-#: PPO's own settings, where OffPolicyISPG has others.
-AS_PPO: dict[str, Any] = {
-    "learning_rate": 3e-4,
-    "batch_size": 64,
-    "n_epochs": 10,
-    "clip_range": 0.2,
-    "gae_lambda": 0.95,
-    "normalize_advantage": True,
-    "target_kl": None,
-    "value_learning_rate": None,
-    "n_value_updates": 1,
-}
 
 
 def parameters_after(algorithm: Any, env_id: str, n_updates: int = 10, **settings: Any) -> dict[str, th.Tensor]:

@@ -19,7 +19,9 @@ from sb3_pg import REINFORCE, EpisodeRolloutBuffer, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.estimators import effective_sample_size
-from tests.support import OWN_CRITIC, TINY, Batches, diary, differences, every_algorithm, log_to_memory, make, snapshot
+from tests.helpers.environments import diary
+from tests.helpers.models import OWN_CRITIC, TINY, differences, every_algorithm, make, snapshot
+from tests.helpers.recording import Batches, log_to_memory
 
 # Rows not in use, in SB3's own algorithms
 

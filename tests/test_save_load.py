@@ -15,23 +15,21 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_pg import VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
-from tests.support import (
+from tests.helpers.environments import diary
+from tests.helpers.models import (
     ESTIMATORS,
     JOINT_CRITIC,
     MONTE_CARLO,
     OWN_CRITIC,
     TINY,
-    Batches,
-    assert_whole,
-    diary,
     differences,
     every_algorithm,
-    log_to_memory,
     make,
     n_updates,
     no_episode_ended,
     snapshot,
 )
+from tests.helpers.recording import Batches, assert_whole, log_to_memory
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 

@@ -35,9 +35,18 @@ from sb3_pg.data.batch import EpisodeBatch, Observations
 from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
 from sb3_pg.policies.divergence import Divergence, frozen_copy, policy_kl
 from sb3_pg.update.trust_region import MAX_HALVINGS, TrustRegion
-from tests.helpers import RandomEnv, double_precision
-from tests.support import JOINT_CRITIC, TINY, differences, make
-from tests.test_vanilla_pg import ACTION_SPACES, actions_of, policy_and_batch
+from tests.helpers.environments import RandomEnv
+from tests.helpers.models import (
+    ACTION_SPACES,
+    JOINT_CRITIC,
+    TINY,
+    actions_of,
+    differences,
+    make,
+    policy_and_batch,
+)
+from tests.helpers.recording import double_precision
+from tests.helpers.spies import replace_everywhere
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
@@ -828,7 +837,7 @@ def test_penalty_is_the_mean_kl_over_the_rows_of_the_step(
             parts.append(part)
             yield part
 
-    monkeypatch.setattr("sb3_pg.off_policy_ispg.off_policy_ispg.minibatches", noted)
+    replace_everywhere(monkeypatch, minibatches, noted)
 
     def steps(kl_coef: float) -> list[tuple[th.Tensor, th.Tensor]]:
         """The gradient of each step, and that of the KL."""

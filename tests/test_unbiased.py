@@ -28,8 +28,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE
 from sb3_pg.data.batch import EpisodeBatch
-from tests.helpers import Episode, Tape, double_precision, evaluate, literal_returns, record
-from tests.tabular import TabularEnv, long_episodes_pay
+from tests.helpers import literal
+from tests.helpers.gradients import evaluate
+from tests.helpers.recording import Episode, Tape, double_precision, record
+from tests.helpers.tabular import TabularEnv, long_episodes_pay
 
 MDP = long_episodes_pay()
 GAMMA = 0.9
@@ -80,7 +82,7 @@ def contributions(model: REINFORCE, episodes: Iterable[Episode]) -> np.ndarray:
         scores[state, action] = th.cat([part.flatten() for part in parts]).numpy()
     terms = []
     for episode in episodes:
-        ((*returns,),) = literal_returns("reward_to_go", [[step.reward for step in episode.steps]], [0.0], GAMMA)
+        ((*returns,),) = literal.reward_to_go([[step.reward for step in episode.steps]], GAMMA, [0.0])
         weights = [GAMMA**t * g for t, g in enumerate(returns)]
         terms.append(sum(w * scores[s.observation, int(s.action)] for w, s in zip(weights, episode.steps, strict=True)))
     return np.array(terms)

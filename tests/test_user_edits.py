@@ -17,23 +17,23 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import nn
 
 from sb3_pg import OffPolicyISPG, VanillaPG
-from tests.helpers import callable_baseline, flat_gradient, gradient_in
-from tests.support import (
+from tests.helpers.environments import diary
+from tests.helpers.gradients import callable_baseline, gradient_in
+from tests.helpers.models import (
     ALGORITHMS,
+    AS_A2C,
+    AS_PPO,
     JOINT_CRITIC,
     MONTE_CARLO,
     OWN_CRITIC,
     TINY,
-    Batches,
-    diary,
     differences,
     every_algorithm,
     make,
     n_updates,
     snapshot,
 )
-from tests.test_off_policy_ispg import AS_PPO
-from tests.test_vanilla_pg import AS_A2C
+from tests.helpers.recording import Batches, flat_gradient
 
 Edit = Callable[[Any, dict[str, Any]], None]
 

@@ -25,17 +25,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, 
 
 from sb3_pg.envs import GymnasiumVecEnv, make_vec_env
 from sb3_pg.envs.autoreset import autoreset_mode_of
-from tests.support import TINY
-from tests.test_vec_envs import (
-    Batched,
-    Tally,
-    assert_equal,
-    assert_same_transitions,
-    every_mode,
-    fake_envpool,  # noqa: F401, a fixture
-    monitored,
-    pair,
-)
+from tests.helpers.models import TINY
+from tests.helpers.vec_envs import Batched, Tally, assert_equal, assert_same_transitions, every_mode, monitored, pair
 
 
 class Samples(gym.Env[Any, Any]):

@@ -14,9 +14,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch, IncompleteEpisodes
-from tests.probes import DiaryEnv
-from tests.support import Batches, assert_whole, diary, episodes_of, every_algorithm, make
-from tests.tabular import TabularEnv, long_episodes_pay
+from tests.helpers.environments import DiaryEnv, diary
+from tests.helpers.models import every_algorithm, make
+from tests.helpers.recording import Batches, assert_whole, episodes_of
+from tests.helpers.tabular import TabularEnv, long_episodes_pay
 
 N_ENVS = 3
 #: Of the first episodes of each environment; the last holds for all that follow.

@@ -14,7 +14,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.support import ALGORITHMS, TINY, diary, every_algorithm
+from tests.helpers.environments import diary
+from tests.helpers.models import ALGORITHMS, TINY, every_algorithm
 
 NAN, INF = float("nan"), float("inf")
 NOT_A_TYPE: list[Any] = ["x", [1], 1j, object(), th.ones(2)]

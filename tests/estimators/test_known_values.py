@@ -429,9 +429,8 @@ EPISODES = index(2, 1)
 
 # Each argument that has one entry a row (or one an episode), with a function of it.
 Argument = tuple[str, Callable[[th.Tensor], Any]]
-SURROGATE_WEIGHTS: Argument = ("weights", lambda x: est.score_function_surrogate(FLAT, x, 1.0))
 ROW_ARGUMENTS: list[Argument] = [
-    SURROGATE_WEIGHTS,
+    ("weights", lambda x: est.score_function_surrogate(FLAT, x, 1.0)),
     ("values", lambda x: est.segment_sum(x, EPISODES)),
     ("values", lambda x: est.discounted_suffix_sum(x, EPISODES, 0.9)),
     ("rewards", lambda x: est.reward_to_go(x, EPISODES, 0.9)),

@@ -12,7 +12,7 @@ from rl_zoo3.utils import ALGOS
 
 from sb3_pg.zoo import register
 from sb3_pg.zoo.registration import OURS
-from tests.probes import DiaryEnv
+from tests.helpers.environments import DiaryEnv
 
 register()
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -237,7 +237,8 @@ def faulty(fault: Fault, as_dict: bool, n_envs: int = 2) -> DummyVecEnv:
 
 
 def statistics_of(normalizer: VecNormalize) -> list[np.ndarray]:
-    of_obs = normalizer.obs_rms.values() if isinstance(normalizer.obs_rms, dict) else [normalizer.obs_rms]
+    obs_rms: Any = normalizer.obs_rms
+    of_obs = obs_rms.values() if isinstance(obs_rms, dict) else [obs_rms]
     return [np.array(part) for one in (*of_obs, normalizer.ret_rms) for part in (one.mean, one.var, one.count)]
 
 

@@ -38,7 +38,9 @@ OBSERVATION_SPACES = {
     EpisodeRolloutBuffer: NUMBER,
     EpisodeDictRolloutBuffer: spaces.Dict({"number": NUMBER, "image": spaces.Box(0, 255, (2, 3), np.uint8)}),
 }
-ESTIMATORS = [(returns, baseline) for returns in ("reward_to_go", "total") for baseline in BUFFER_BASELINES]
+ESTIMATORS: list[tuple[str, Any]] = [
+    (returns, baseline) for returns in ("reward_to_go", "total") for baseline in BUFFER_BASELINES
+]
 ESTIMATORS += [("gae", "value"), ("reward_to_go", callable_baseline)]
 
 # --- a world and its ledger ----------------------------------------------------------------------------------------
@@ -302,6 +304,7 @@ def literal_estimates(buffer: EpisodeRolloutBuffer, world: World, pieces: list[P
     if callable(buffer.baseline):
         baseline = [[0.5 - 0.25 * (begin + k) for k in range(len(g))] for begin, g in zip(first, returns, strict=True)]
     else:
+        assert isinstance(buffer.baseline, str)
         baseline = literal.baseline(buffer.baseline, returns, first, values)
     advantages = [[g - b for g, b in zip(*rows, strict=True)] for rows in zip(returns, baseline, strict=True)]
     return advantages, literal.reward_to_go(rewards, buffer.gamma, last)
@@ -511,12 +514,13 @@ def test_the_order_of_environments_does_not_matter(
             incomplete_episodes=rule,
             episodes_per_env=per_env,
         )
-        found = []
+        found: list[dict[tuple[float, ...], list[float]]] = []
         for _ in play(buffer, world, plan):
             batch = buffer.batch
             if batch is None:
                 found.append({})
                 continue
+            assert isinstance(batch.observations, th.Tensor)
             advantages = credit_in(buffer, batch).advantages
             rows = batch.each_episode()
             found.append({tuple(batch.observations[r, 0].tolist()): advantages[r].tolist() for r in rows})
@@ -665,7 +669,7 @@ def test_stock_algorithms_learn_from_the_literal_advantages(
 @stock
 def test_stock_training_is_the_same_with_our_gae(algorithm: str) -> None:
     """The same seed with SB3's buffer and with ours: the same parameters after four updates, to 1e-5."""
-    buffers = [
+    buffers: list[dict[str, Any]] = [
         {"returns": "gae", "baseline": "value", "incomplete_episodes": "bootstrap"},
         {"buffer_class": RolloutBuffer},
     ]

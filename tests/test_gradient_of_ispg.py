@@ -121,6 +121,12 @@ def literal_multipliers(
     )
 
 
+def policy_before(taken: GradientStep) -> ActorCriticPolicy:
+    """The policy that a step was taken from."""
+    assert taken.policy is not None
+    return taken.policy
+
+
 def literal_kl(old: ActorCriticPolicy, new: ActorCriticPolicy, step: Step) -> th.Tensor:
     """KL(old || new) in the state of a step: sum p log p/q of categories, the integral of p log p/q of normals."""
 
@@ -145,8 +151,7 @@ def literal_step(
     model: OffPolicyISPG, tape: Tape, taken: GradientStep, sample: Sequence[Played], divisor: float
 ) -> Reference:
     """The gradient that a step should have handed to the optimizer."""
-    policy, start = taken.policy, tape.policies[taken.iteration]
-    assert policy is not None
+    policy, start = policy_before(taken), tape.policies[taken.iteration]
     if model.clip_range is None:
         weights = literal_weights(model, tape, policy, sample, model.max_weight or math.inf)
         credit = literal_credit(model, sample, weights)
@@ -163,6 +168,7 @@ def literal_step(
             return th.min(rho * worth[row], rho.clamp(1 - eps, 1 + eps) * worth[row])
 
     def penalty(step: Step) -> th.Tensor:
+        assert taken.kl_coef is not None
         return taken.kl_coef * literal_kl(start, policy, step)
 
     is_penalised = model.kl_constraint == "penalty"
@@ -174,7 +180,7 @@ def literal_step(
 
 def ratios_to_the_start(tape: Tape, taken: GradientStep, played: Played) -> np.ndarray:
     """``(n_rows,)`` pi / (pi at the update's start) before a gradient step."""
-    now, start = taken.policy, tape.policies[taken.iteration]
+    now, start = policy_before(taken), tape.policies[taken.iteration]
     steps = [(piece, step) for piece in played.pieces for step in piece.steps]
     return np.exp([log_prob_of(tape, now, *one) - log_prob_of(tape, start, *one) for one in steps])
 
@@ -271,7 +277,7 @@ def test_gradient_is_the_literal_sum(
     assert is_carried(samples) and max(map(len, samples.values())) == 1 + n_reused_batches
     if model.max_weight is not None:
         weights = [
-            literal_weights(model, tape, taken.policy, samples[taken.iteration], model.max_weight)
+            literal_weights(model, tape, policy_before(taken), samples[taken.iteration], model.max_weight)
             for taken in tape.gradient_steps
         ]
         truncated = [w == model.max_weight for rows in weights for row in rows for w in row]
@@ -499,7 +505,8 @@ def test_minibatches_are_a_partition(batch_size: int | None, whole_episodes: boo
         assert sorted(orders[-1]) == list(range(index.n_rows))
         assert [part.n_rows for part in parts] == [len(part) for part in rows]
         assert sum(part.share for part in parts) == pytest.approx(1, abs=1e-12)
-        is_whole = batch_size is None or batch_size >= index.n_rows
+        size = index.n_rows if batch_size is None else batch_size
+        is_whole = size >= index.n_rows
         for part, own, is_last in zip(parts, rows, [*[False] * (len(parts) - 1), True], strict=True):
             episode, step = index.episode[own].tolist(), index.step[own].tolist()
             if is_whole or whole_episodes:
@@ -508,10 +515,10 @@ def test_minibatches_are_a_partition(batch_size: int | None, whole_episodes: boo
                 assert part.episodes.lengths.tolist() == [lengths[one] for one in each]
                 assert part.episodes.step.tolist() == step
                 assert [each[one] for one in part.episodes.episode] == episode
-                assert is_whole or is_last or len(own) >= batch_size > len(own) - lengths[each[-1]]
+                assert is_whole or is_last or len(own) >= size > len(own) - lengths[each[-1]]
             else:
                 assert part.episodes is None and part.share == len(own) / index.n_rows
-                assert len(own) == batch_size or (is_last and len(own) < batch_size)
+                assert len(own) == size or (is_last and len(own) < size)
         assert is_whole == (len(parts) == 1)
     assert is_whole == (orders[0] == orders[1]) and is_whole == (orders[1] == orders[2])
 
@@ -564,7 +571,7 @@ def test_minibatches_add_up_to_the_full_gradient(
         discount_gradient=True,
         ent_coef=0.1,
         prepare=nudged_before_training,
-        **{"baseline": "value"} if importance == "timestep" else {"baseline": "time_leave_one_out"},
+        baseline="value" if importance == "timestep" else "time_leave_one_out",
     )
     samples = samples_of_learn(model, tape)
     divisors = divisors_of_learn(model, samples)
@@ -572,7 +579,7 @@ def test_minibatches_add_up_to_the_full_gradient(
     for k, shares in enumerate(epochs):
         taken = [next(steps) for _ in shares]
         iteration = taken[0].iteration
-        total = sum(share * one.gradient.double() for share, one in zip(shares, taken, strict=True))
-        literal = literal_step(model, tape, taken[0], samples[iteration], divisors[iteration])
-        assert len(shares) > 1 and literal.error(total) <= 1e-6, f"epoch {k}: error {literal.error(total):.1e}"
+        total = th.stack([share * one.gradient.double() for share, one in zip(shares, taken, strict=True)]).sum(dim=0)
+        expected = literal_step(model, tape, taken[0], samples[iteration], divisors[iteration])
+        assert len(shares) > 1 and expected.error(total) <= 1e-6, f"epoch {k}: error {expected.error(total):.1e}"
     assert next(steps, None) is None and len(epochs) == 2 * len(samples) >= 4

@@ -2,8 +2,8 @@
 
 The reference (:mod:`tests.helpers.gradients`) shares nothing with the package: it knows the steps from a recorder
 around each environment, the drawn actions from a hook on the policy, and calls ``autograd.grad`` once a step in double
-precision. Everywhere the parameters really change between the iterations (plain gradient descent), so steps that an earlier
-policy sampled are weighted by pi_now / pi_then, truncated at 10.
+precision. Everywhere the parameters really change between the iterations (plain gradient descent), so steps that an
+earlier policy sampled are weighted by pi_now / pi_then, truncated at 10.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def test_gradient_is_the_literal_sum(
     model, tape = record(
         tabular_env,
         n_envs,
+        algorithm=REINFORCE,
         n_steps=100 if by_episodes else 19 if n_envs == 1 else 7,
         n_episodes=6 if by_episodes else None,
         returns=returns,
@@ -96,6 +97,13 @@ def test_gradient_is_the_literal_sum(
         assert all(len({step.iteration for step in episode.steps}) == 1 for episode in tape.episodes if episode.steps)
 
 
+def sure_of_the_first_action(model: REINFORCE) -> None:
+    """Probabilities of 0.93 and 0.07 everywhere, but for what the weights add."""
+    bias = model.policy.action_net.bias
+    assert isinstance(bias, th.Tensor)
+    bias.data.copy_(th.tensor([1.3, -1.3]))
+
+
 def test_carried_weights_are_truncated_at_ten() -> None:
     """Between policies of (0.93, 0.07) and (0.07, 0.93) carried steps have ratios of 13, which count 10, or of 1/13.
 
@@ -104,11 +112,12 @@ def test_carried_weights_are_truncated_at_ten() -> None:
     model, tape = record(
         tabular_env,
         4,
+        algorithm=REINFORCE,
         n_steps=5,
         n_iterations=20,
         baseline="none",
         policy_kwargs={"net_arch": [], "optimizer_class": Negate},
-        prepare=lambda model: model.policy.action_net.bias.data.copy_(th.tensor([1.3, -1.3])),
+        prepare=sure_of_the_first_action,
     )
     assert_literal(model, tape, tolerance=5e-6)
     ratios = np.array(carried_ratios(model, tape))
@@ -126,6 +135,7 @@ def test_every_rule_for_cut_episodes(incomplete_episodes: str, bootstrap_truncat
     model, tape = record(
         lambda: TabularEnv(long_episodes_pay(horizon=3), horizon_end="truncated"),
         3,
+        algorithm=REINFORCE,
         n_steps=5,
         n_iterations=6,
         returns="reward_to_go",
@@ -162,6 +172,7 @@ def test_every_action_space(policy: str, actions: str, baseline: str) -> None:
     model, tape = record(
         lambda: RandomEnv(action_space, OBSERVATIONS[policy], horizon=6, end_probability=0.2),
         2,
+        algorithm=REINFORCE,
         policy=policy,
         n_steps=11,
         baseline=baseline,
@@ -189,6 +200,7 @@ def test_the_whole_loss(own_optimizer: bool, normalize_advantage: bool, micro_ba
     model, tape = record(
         tabular_env,
         2,
+        algorithm=REINFORCE,
         n_steps=16,
         baseline="value",
         normalize_advantage=normalize_advantage,
@@ -205,7 +217,14 @@ def test_the_whole_loss(own_optimizer: bool, normalize_advantage: bool, micro_ba
 def test_normalisation_without_a_critic() -> None:
     """The default of REINFORCE: time_leave_one_out, normalised over the steps of the batch, before gamma^t."""
     model, tape = record(
-        tabular_env, 2, n_steps=8, normalize_advantage=True, discount_gradient=True, gamma=0.8, learning_rate=0.3
+        tabular_env,
+        2,
+        algorithm=REINFORCE,
+        n_steps=8,
+        normalize_advantage=True,
+        discount_gradient=True,
+        gamma=0.8,
+        learning_rate=0.3,
     )
     assert_literal(model, tape)
 
@@ -215,7 +234,15 @@ def test_a_quota_that_takes_several_rollouts(baseline: str) -> None:
     """With n_steps too short for n_episodes the episodes so far are kept, and the update uses the quota, whole."""
     with pytest.warns(UserWarning, match="n_steps=5 ended before each environment had played its share"):
         model, tape = record(
-            tabular_env, 2, n_steps=5, n_episodes=6, n_iterations=12, baseline=baseline, vf_coef=0.0, learning_rate=0.1
+            tabular_env,
+            2,
+            algorithm=REINFORCE,
+            n_steps=5,
+            n_episodes=6,
+            n_iterations=12,
+            baseline=baseline,
+            vf_coef=0.0,
+            learning_rate=0.1,
         )
     assert_literal(model, tape)
     assert len(tape.gradients) < 12

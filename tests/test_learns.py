@@ -199,6 +199,7 @@ def test_identity(algorithm: Algorithm, estimator: dict[str, Any], task: Any, it
         env.env_method("get_wrapper_attr", "action_space", indices=index)[0].seed(index)
     model = make(algorithm, env, **IDENTITY | estimator).learn(8 * 25 * iterations)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=16, warn=False)
+    assert isinstance(mean, float)
     assert mean / 25 >= share
 
 

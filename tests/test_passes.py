@@ -11,7 +11,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import ActorPolicy
 from sb3_pg.data.minibatches import CACHE_ROWS
-from sb3_pg.policies.passes import Passes, all_values
+from sb3_pg.policies.kept_critic import KeptCritic
+from sb3_pg.policies.passes import Passes
 from sb3_pg.policies.stock import is_stock
 from tests.helpers.gradients import gradient_in
 
@@ -98,9 +99,9 @@ def test_observations_stay_as_they_are() -> None:
         assert th.equal(observations, before)
 
 
-def test_all_values() -> None:
+def test_values_of_a_kept_critic() -> None:
     """More rows than go in one piece."""
     policy = ActorCriticPolicy(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), lambda _: 0.0)
     observations = th.randn(2 * CACHE_ROWS + 7, 3)
     expected = policy.predict_values(observations).flatten().detach()
-    th.testing.assert_close(all_values(policy, observations), expected, rtol=1e-6, atol=2e-6)
+    th.testing.assert_close(KeptCritic(policy).values(observations), expected, rtol=1e-6, atol=2e-6)

@@ -110,6 +110,7 @@ OPTIMAL: list[tuple[type[PolicyGradientAlgorithm], dict[str, Any]]] = [
 
 def literal_sums(model: Any, batch: EpisodeBatch, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """R_i and S_i of each episode, score by score: what multiplies a score, with the returns and without."""
+    assert isinstance(batch.observations, th.Tensor)
     policy, level = model.policy, getattr(model, "importance", "timestep")
     parameters = [p for name, p in policy.named_parameters() if "value" not in name]
     with_returns, alone = [], []

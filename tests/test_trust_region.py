@@ -31,6 +31,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import ActorPolicy, OffPolicyISPG
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch, Observations
 from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
 from sb3_pg.policies.divergence import Divergence, frozen_copy, policy_kl
@@ -45,7 +46,7 @@ from tests.helpers.models import (
     make,
     policy_and_batch,
 )
-from tests.helpers.recording import double_precision
+from tests.helpers.recording import double_precision, flat_gradient
 from tests.helpers.spies import replace_everywhere
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
@@ -135,6 +136,8 @@ class Watch(BaseCallback):
     :param each_step: also after every step of the optimizer
     """
 
+    model: PolicyGradientAlgorithm
+
     def __init__(self, each_step: bool = True) -> None:
         super().__init__()
         self.each_step = each_step
@@ -150,6 +153,7 @@ class Watch(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         batch = self.model.rollout_buffer.batch
+        assert batch is not None
         actor = {name: p.detach().clone() for name, p in self.model.policy.named_parameters() if "value" not in name}
         self.updates.append(Seen(batch, described(self.model.policy, batch.observations), actor))
         self._open = True
@@ -263,6 +267,7 @@ def test_kl_is_the_integral_over_all_actions(name: str) -> None:
         axes = [th.linspace(-9, 9, 181, dtype=th.float64) * std0[i] + mean0[i] for i in range(2)]
         area = float(th.stack([axis[1] - axis[0] for axis in axes]).prod())
         actions = th.cartesian_prod(*axes)
+        assert isinstance(batch.observations, th.Tensor)
         observations = batch.observations[row : row + 1].expand(len(actions), -1)
         ours, theirs = (policy.evaluate_actions(observations, actions)[1].detach() for policy in (old, new))
         assert float(ours.exp().sum()) * area == pytest.approx(1, abs=1e-9)
@@ -276,7 +281,7 @@ def test_kl_where_a_probability_is_too_small_for_its_precision(name: str) -> Non
     old, new = (copy.copy(distributions.get(name, BernoulliDistribution(1))) for _ in range(2))
     for distribution, log_odds in ((old, 20.0), (new, 200.0)):
         logits = th.tensor([[log_odds, 0.0]])
-        distribution.proba_distribution(logits[:, :1] if name == "MultiBinary" else logits)  # type: ignore[arg-type]
+        distribution.proba_distribution(logits[:, :1] if name == "MultiBinary" else logits)
     kl, rare = policy_kl(old, new), math.exp(-20.0) / (1 + math.exp(-20.0))
     assert float(kl) == pytest.approx(rare * 179.0, abs=1.5 * rare)  # the common action's share is below precision
 
@@ -370,8 +375,8 @@ def test_estimate_where_there_is_no_closed_form() -> None:
     assert min(float(estimate.min()) for estimate in of_action) >= 0
     probabilities = old.distribution.logits.exp()
     estimated = sum(probabilities[:, action] * of_action[action] for action in range(3))
-    known = (CategoricalDistribution(3).proba_distribution(one) for one in logits)
-    th.testing.assert_close(estimated, policy_kl(*known))
+    known = [CategoricalDistribution(3).proba_distribution(one) for one in logits]
+    th.testing.assert_close(estimated, policy_kl(known[0], known[1]))
     with pytest.raises(NotImplementedError):
         policy_kl(old, new)
 
@@ -498,10 +503,10 @@ def test_frozen_copy(name: str) -> None:
     """It says what the policy says, learns nothing, draws nothing, and stays as it is when the policy moves on."""
     policy, observations, actions = original(name)
     policy.set_training_mode(False)
-    states = th.get_rng_state(), np.random.get_state()[1].copy()
+    states = th.get_rng_state(), np.random.get_state(legacy=False)
     frozen = frozen_copy(policy)
     assert th.equal(th.get_rng_state(), states[0])
-    assert np.array_equal(np.random.get_state()[1], states[1])
+    np.testing.assert_equal(np.random.get_state(legacy=False), states[1])
     assert type(frozen) is type(policy)
     assert not frozen.training
     before = outputs(frozen, observations, actions)
@@ -844,14 +849,17 @@ def test_penalty_is_the_mean_kl_over_the_rows_of_the_step(
         settings: dict[str, Any] = {"kl_constraint": "penalty", "target_kl": TARGET, "kl_coef": kl_coef}
         settings |= {"batch_size": batch_size, "micro_batch_size": micro_batch_size, "n_epochs": 2}
         model = ispg(learning_rate=0.05, max_grad_norm=None, **settings)
-        actor, watch, seen = list(model.policy.parameters()), Watch(), []
+        actor, watch = list(model.policy.parameters()), Watch()
+        seen: list[tuple[th.Tensor, th.Tensor]] = []
 
         def note(*_: Any) -> None:
             update = watch.updates[-1]
-            logits = model.policy.get_distribution(update.batch.observations).distribution.logits
+            distribution = model.policy.get_distribution(update.batch.observations).distribution
+            assert isinstance(distribution, th.distributions.Categorical)
+            logits = distribution.logits
             kl = (update.before[0].exp() * (update.before[0] - logits)).sum(dim=-1)[parts[-1].rows].mean()
-            gradients = [p.grad for p in actor], th.autograd.grad(kl, actor)
-            seen.append(tuple(th.cat([part.flatten() for part in one]) for one in gradients))
+            of_kl = th.cat([part.flatten() for part in th.autograd.grad(kl, actor)])
+            seen.append((flat_gradient(model.policy), of_kl))
 
         model.policy.optimizer.register_step_pre_hook(note)
         model.learn(32, callback=watch)

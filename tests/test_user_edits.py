@@ -17,6 +17,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import nn
 
 from sb3_pg import OffPolicyISPG, VanillaPG
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.data.batch import EpisodeBatch
 from tests.helpers.environments import diary
 from tests.helpers.gradients import callable_baseline, gradient_in
 from tests.helpers.models import (
@@ -386,6 +388,8 @@ def test_edited_as_ppo_it_is_ppo(env_id: str, edit: Edit, in_step: bool) -> None
 class Bonus(BaseCallback):
     """Adds to advantages or returns what a function of the observation says, and ends after the first update."""
 
+    model: PolicyGradientAlgorithm
+
     def __init__(self, name: str, scale: float) -> None:
         super().__init__()
         self.name, self.scale = name, scale
@@ -415,7 +419,7 @@ def first_gradient(algorithm: Any, name: str, scale: float, **kwargs: Any) -> tu
         seen.append((batch, copy.deepcopy(model.policy), flat_gradient(model.policy)))
         return losses
 
-    model._gradient = noted
+    model._gradient = noted  # type: ignore[method-assign]
     model.learn(10_000, callback=Bonus(name, scale))
     batch, policy, flat = seen[0]
     return policy, batch, flat
@@ -656,18 +660,18 @@ def test_edited_rewards_of_carried_episodes_count(algorithm: Any) -> None:
 def test_a_bonus_of_a_reused_batch_counts_again(importance: str) -> None:
     """At a learning rate of 0 all weights are 1: the advantages used are those of both batches, bonus and all."""
     kwargs = {"n_reused_batches": 1, "importance": importance, "learning_rate": 0.0, "n_epochs": 1}
-    model = make(OffPolicyISPG, diary(2), **kwargs)
-    plain = make(OffPolicyISPG, diary(2), **kwargs)
-    credits: list[list[th.Tensor]] = []
+    model: Any = make(OffPolicyISPG, diary(2), **kwargs)
+    plain: Any = make(OffPolicyISPG, diary(2), **kwargs)
+    credits: list[list[tuple[EpisodeBatch, th.Tensor]]] = []
     for one, edit in ((plain, lambda m, _: None), (model, add_wave_of_observations)):
-        seen: list[th.Tensor] = []
+        seen: list[tuple[EpisodeBatch, th.Tensor]] = []
 
         def noted(*args: Any, sample: Any = one.replay_buffer.sample, seen: list[Any] = seen) -> Any:
             result = sample(*args)
             seen.append((result.batch, result.credit.advantages))
             return result
 
-        one.replay_buffer.sample = noted  # type: ignore[method-assign]
+        one.replay_buffer.sample = noted
         one.learn(96, callback=Editor(edit, in_step=False))
         credits.append(seen)
     for (batch, before), (_, after) in zip(*credits, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def test_configured_as_a2c_it_is_a2c(env_id: str, arguments: dict[str, Any]) -> 
     ours, theirs = (dict(model.policy.named_parameters()) for model in models)
     assert ours.keys() == theirs.keys()
     for name in ours:
-        th.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+        th.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-6, msg=partial("{}: {}".format, name))
 
 
 def matrix(fisher: FisherMatrix) -> th.Tensor:
@@ -58,6 +59,7 @@ def test_fisher_matrix_is_the_second_moment_of_the_score(name: str, micro_batch_
         id(p) for module in (policy.mlp_extractor.value_net, policy.value_net) for p in module.parameters()
     }
     expected = th.zeros_like(matrix(fisher))
+    assert isinstance(batch.observations, th.Tensor)
     for observation in batch.observations:
         for action in actions_of(ACTION_SPACES[name]):
             value = th.tensor([action], dtype=th.float64 if name == "MultiBinary" else th.long)

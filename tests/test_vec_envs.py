@@ -114,7 +114,7 @@ def test_native_cart_pole(n_envs: int) -> None:
     rng = np.random.default_rng(0)
     for _ in range(400):
         for idx in np.flatnonzero(starts):
-            sb3.envs[idx].unwrapped.state = ours.get_attr("state")[0][:, idx].copy()
+            sb3.envs[idx].unwrapped.state = ours.get_attr("state")[0][:, idx].copy()  # type: ignore[attr-defined]
         actions = rng.integers(0, 2, n_envs)
         (obs, rewards, dones, infos), (our_obs, our_rewards, our_dones, our_infos) = (
             sb3.step(actions),
@@ -287,7 +287,8 @@ def test_vec_monitor_finds_its_keywords(tmp_path: Path) -> None:
 
 def test_seeds_and_options_are_for_the_next_reset_only() -> None:
     ours = GymnasiumVecEnv(SyncVectorEnv([Tally] * 2))
-    ours.seed(5), ours.set_options({"wind": 3})
+    ours.seed(5)
+    ours.set_options({"wind": 3})
     first = ours.reset()
     assert ours.get_attr("np_random_seed") == [5, 6]
     assert [options[-1] for options in ours.get_attr("options")] == [{"wind": 3}, {"wind": 3}]
@@ -304,10 +305,12 @@ def test_seeds_and_options_are_for_the_next_reset_only() -> None:
 
 def test_a_native_environment_is_seeded_and_told_options() -> None:
     ours = GymnasiumVecEnv(CartPoleVectorEnv(2))
-    ours.seed(np.int64(7)), ours.set_options({"low": 0.2, "high": 0.3})
+    ours.seed(np.int64(7))
+    ours.set_options({"low": 0.2, "high": 0.3})
     first = ours.reset()
     assert first.min() >= 0.2
-    ours.seed(7), ours.set_options({"low": 0.2, "high": 0.3})
+    ours.seed(7)
+    ours.set_options({"low": 0.2, "high": 0.3})
     np.testing.assert_array_equal(first, ours.reset())
     np.testing.assert_array_equal(ours.step(np.zeros(2, dtype=np.int64))[1], [1, 1])
 
@@ -348,7 +351,8 @@ def test_attributes_of_async() -> None:
     with pytest.raises(NotImplementedError, match="TimeLimit"):
         ours.env_is_wrapped(gym.wrappers.TimeLimit)
     ours.reset()
-    ours.close(), ours.close()
+    ours.close()
+    ours.close()
 
 
 def test_attributes_of_a_native_environment() -> None:
@@ -364,7 +368,8 @@ def test_attributes_of_a_native_environment() -> None:
     with pytest.raises(AttributeError, match=r"vec_env\.vector_env"):
         ours.env_method("reset")
     assert ours.env_is_wrapped(Monitor, 0) == [True] and not any(ours.env_is_wrapped(gym.wrappers.TimeLimit))
-    ours.close(), ours.close()
+    ours.close()
+    ours.close()
 
 
 def test_images() -> None:
@@ -426,7 +431,7 @@ class OnlyLeft(gym.Wrapper[Any, Any, Any, Any]):
 @pytest.mark.parametrize("as_dict", [True, False])
 def test_envpool(as_dict: bool) -> None:
     sb3 = DummyVecEnv([lambda: Monitor(OnlyLeft(Tally(as_dict)))] * 3)
-    kwargs = {"env_kwargs": {"as_dict": as_dict}, "vec_env_kwargs": {"step_infos": True}}
+    kwargs: dict[str, Any] = {"env_kwargs": {"as_dict": as_dict}, "vec_env_kwargs": {"step_infos": True}}
     ours = make_vec_env("Tally-v0", 3, seed=5, backend="envpool", **kwargs)
     assert assert_same_transitions(sb3, ours, 60, seed=5) > 20
     first = ours.get_attr("_pool")[0]
@@ -435,7 +440,8 @@ def test_envpool(as_dict: bool) -> None:
     lean = make_vec_env("Tally-v0", 2, backend="envpool")
     lean.reset(), lean.reset()
     assert any({} in lean.step(np.zeros(2, dtype=np.int64))[3] for _ in range(9))
-    ours.close(), ours.close()
+    ours.close()
+    ours.close()
 
 
 @pytest.mark.usefixtures("fake_envpool")
@@ -561,7 +567,7 @@ def test_refusals(vector_env: Callable[[], Any], said: str) -> None:
 
 
 def test_nothing_is_known_of_a_strangers_worker() -> None:
-    vector_env = AsyncVectorEnv([Tally], worker=_async_worker)
+    vector_env = AsyncVectorEnv([Tally], worker=_async_worker)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="it has no other reset"):
         GymnasiumVecEnv(vector_env)
     vector_env.close()

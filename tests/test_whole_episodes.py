@@ -138,6 +138,7 @@ def test_a_quota_does_not_favour_short_episodes(
         model.learn(6000, callback=keep)
     with th.no_grad():
         distribution = model.policy.get_distribution(th.arange(mdp.n_states)).distribution
+    assert isinstance(distribution, th.distributions.Categorical)
     theta = distribution.logits.double()
     lengths = np.concatenate([batch.episodes.lengths.numpy() for batch in keep.updates])
     returns = np.concatenate(

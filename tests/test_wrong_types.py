@@ -180,12 +180,15 @@ def test_a_baseline_that_is_no_critic_needs_no_other_argument(
 class Advantages(BaseCallback):
     """Keeps returns less advantages of the first batch."""
 
+    model: PolicyGradientAlgorithm
+
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
         buffer = self.model.rollout_buffer
         batch = buffer.batch
+        assert batch is not None
         used = buffer.advantages[: buffer.pos][:, 0]
         self.first = (batch.rewards.numpy(), used)
         self.training_env.reset()

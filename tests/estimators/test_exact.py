@@ -199,7 +199,7 @@ def test_gae_with_wrong_values_is_biased_unless_lambda_is_one() -> None:
     enumeration, exact = Enumeration(ONE, logits(ONE)), ONE.objective_gradient(logits(ONE), 1.0)
     estimates = [
         enumeration.expected_gradient(
-            lambda batch, gae_lambda=gae_lambda: est.generalized_advantage(
+            lambda batch, gae_lambda=gae_lambda: est.generalized_advantage(  # type: ignore[misc]
                 batch.rewards, batch.at(table), batch.episodes, 1.0, gae_lambda
             )
         )

@@ -648,7 +648,7 @@ MUTATIONS = [
 
 
 @cache
-def tests_by_name() -> dict[str, Callable[..., None]]:
+def checks_by_name() -> dict[str, Callable[..., None]]:
     """Every test of the modules beside this one."""
     here = Path(__file__)
     found: dict[str, Callable[..., None]] = {}
@@ -678,7 +678,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_the_mutation_is_caught(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     """The named test passes, and fails by an assertion of its own once the mistake is made."""
-    check = partial(tests_by_name()[mutation.caught_by], *mutation.arguments)
+    check = partial(checks_by_name()[mutation.caught_by], *mutation.arguments)
     check()
     plant(monkeypatch, mutation)
     with pytest.raises((AssertionError, pytest.fail.Exception)):

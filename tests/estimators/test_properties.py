@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sb3_pg import estimators as est
 from sb3_pg.estimators.baselines import AllSum
 from tests.helpers import literal
+from tests.helpers.enumeration import batch_baseline
 
 Value = TypeVar("Value")
 
@@ -100,7 +101,7 @@ def test_returns_are_their_definition(
 @given(batch=batches(min_episodes=2))
 def test_baselines_are_their_definition(name: str, dtype: th.dtype, relative: float, batch: Ragged) -> None:
     """``batch.rewards`` stands for any returns here."""
-    result = est.BATCH_BASELINES[name](batch.rewards.to(dtype), batch.episodes)
+    result = batch_baseline(name, batch.rewards.to(dtype), batch.episodes)
     assert result.dtype == dtype
     assert_near(result, flat(literal.baseline(name, batch.rows(batch.rewards))), relative)
 
@@ -170,7 +171,7 @@ def test_the_order_of_the_episodes_does_not_matter(
         theta = th.tensor([0.3, -0.2], dtype=th.float64, requires_grad=True)
         log_prob = th.nn.functional.logsigmoid(theta[0] + theta[1] * features)
         returns = est.reward_to_go(rewards, episodes, gamma, last)
-        advantages = returns - est.BATCH_BASELINES[baseline](returns, episodes)
+        advantages = returns - batch_baseline(baseline, returns, episodes)
         gae = est.generalized_advantage(rewards, values, episodes, gamma, 0.9, last)
         surrogate = est.score_function_surrogate(log_prob, advantages + gae, est.loss_divisor(episodes, "episode"))
         return advantages, gae, th.autograd.grad(surrogate, theta)[0]
@@ -201,7 +202,7 @@ def test_a_shift_of_the_rewards_leaves_the_advantages_alone(
 
     def advantages(rewards: th.Tensor) -> th.Tensor:
         values = returns(rewards, batch.episodes, gamma)
-        return values - est.BATCH_BASELINES[baseline](values, batch.episodes)
+        return values - batch_baseline(baseline, values, batch.episodes)
 
     assert_near(advantages(batch.rewards + shift), advantages(batch.rewards))
 
@@ -312,7 +313,7 @@ def test_two_workers_share_the_baselines_of_a_step(
     returns = th.as_tensor(np.random.default_rng(seed).normal(size=whole.n_rows))
     parts = returns.split([half.n_rows for half in halves])
     results = on_two_workers(lambda rank, all_sum: est.BATCH_BASELINES[baseline](parts[rank], halves[rank], all_sum))
-    assert_near(th.cat(results), est.BATCH_BASELINES[baseline](returns, whole))
+    assert_near(th.cat(results), batch_baseline(baseline, returns, whole))
 
 
 @pytest.mark.parametrize("importance", ["timestep", "trajectory", "none"])

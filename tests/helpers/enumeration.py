@@ -52,6 +52,12 @@ class Batch:
 Weights = Callable[[Batch], th.Tensor]
 
 
+def batch_baseline(name: str, returns: th.Tensor, episodes: est.EpisodeIndex) -> th.Tensor:
+    """The baseline of this name on a batch that nobody else has a part of."""
+    function: Callable[..., th.Tensor] = est.BATCH_BASELINES[name]
+    return function(returns, episodes)
+
+
 class Enumeration:
     """All batches that the policy ``behaviour`` can sample, as ``theta`` (the same policy if None) sees them."""
 
@@ -178,7 +184,7 @@ def weights(returns: str, gamma: float, baseline: str = "none", discount_gradien
             with_returns, alone = batch.score_sums(values), batch.score_sums()
             values = values - est.optimal_constant((with_returns * alone).sum(-1), alone.square().sum(-1))
         elif baseline != "none":
-            values = values - est.BATCH_BASELINES[baseline](values, batch.episodes)
+            values = values - batch_baseline(baseline, values, batch.episodes)
         return values * est.discount_factors(batch.episodes, gamma, values.dtype) if discount_gradient else values
 
     return of

@@ -163,7 +163,7 @@ class RandomEnv(gym.Env[Any, np.ndarray]):
 
 
 #: For :class:`RandomEnv`: action spaces with the arguments that go with them, and observation spaces by policy.
-SPACES = {
+SPACES: dict[str, tuple[spaces.Space[Any], dict[str, Any]]] = {
     "Box": (spaces.Box(-50, 50, (2,)), {}),
     "Box clipped": (spaces.Box(-0.5, 0.5, (3,)), {}),
     "gSDE": (spaces.Box(-50, 50, (2,)), {"use_sde": True, "sde_sample_freq": 3}),
@@ -171,7 +171,7 @@ SPACES = {
     "MultiBinary": (spaces.MultiBinary(3), {}),
     "Discrete": (spaces.Discrete(4), {}),
 }
-OBSERVATIONS = {
+OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "MlpPolicy": spaces.Box(-2, 2, (3,)),
     "MultiInputPolicy": spaces.Dict({"vector": spaces.Box(-2, 2, (2,)), "number": spaces.Discrete(3)}),
 }

@@ -248,6 +248,7 @@ def _baseline(
         return [
             [optimal_constant(model, tape, played, multipliers(model, tape, played))] * len(g) for g in played.returns
         ]
+    assert isinstance(model.baseline, str)
     return literal.baseline(model.baseline, played.returns, [piece.first for piece in pieces], values)
 
 
@@ -314,7 +315,7 @@ class Reference:
 def gradient_in(policy: ActorCriticPolicy, scalar: th.Tensor) -> th.Tensor:
     """The gradient of a scalar in all parameters, flat; 0 in those that it does not depend on."""
     parameters = list(policy.parameters())
-    parts = th.autograd.grad(scalar, parameters, allow_unused=True, retain_graph=True)
+    parts: Sequence[th.Tensor | None] = th.autograd.grad(scalar, parameters, allow_unused=True, retain_graph=True)
     return th.cat(
         [(th.zeros_like(p) if part is None else part).flatten() for p, part in zip(parameters, parts, strict=True)]
     )
@@ -339,7 +340,7 @@ def literal_gradients(model: PolicyGradientAlgorithm, tape: Tape) -> dict[int, R
             tape,
             tape.policies[iteration],
             sample,
-            lambda row, log_prob, weights=weights: weights[row] * log_prob,
+            lambda row, log_prob, weights=weights: weights[row] * log_prob,  # type: ignore[misc]
             divisors[iteration],
         )
     return gradients

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -18,6 +18,8 @@ from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.estimators import EpisodeIndex
 from tests.helpers.recording import double_precision
+
+T = TypeVar("T")
 
 #: Every test of this list's users holds for every algorithm in it.
 ALGORITHMS: list[type[PolicyGradientAlgorithm]] = [REINFORCE, VanillaPG, OffPolicyISPG]
@@ -53,6 +55,11 @@ def make(algorithm: type[PolicyGradientAlgorithm], env: Any, **kwargs: Any) -> P
     policy = kwargs.pop("policy", "MlpPolicy")
     defaults: dict[str, Any] = {"n_steps": 16, "policy_kwargs": TINY, "seed": 0, "device": "cpu"}
     return algorithm(policy, env, **defaults | MONTE_CARLO | EXTRAS.get(algorithm, {}) | kwargs)
+
+
+def cases(*pairs: tuple[dict[str, Any], T]) -> tuple[tuple[dict[str, Any], T], ...]:
+    """Arguments, each with something of its own: a list of them would have no type."""
+    return pairs
 
 
 def n_updates(model: PolicyGradientAlgorithm) -> int:
@@ -137,7 +144,7 @@ def policy_and_batch(action_space: spaces.Space[Any]) -> tuple[ActorCriticPolicy
     rows, one = th.zeros(N_ROWS, dtype=th.float64), th.zeros(1, dtype=th.bool)
     observations = th.rand(N_ROWS, 4) * 2 - 1
     index = EpisodeIndex.from_lengths(th.tensor([N_ROWS]))
-    return policy, EpisodeBatch(index, observations, rows, rows, rows, rows, rows > 0, one, one, rows, rows, rows)
+    return policy, EpisodeBatch(index, observations, rows, rows, rows, rows, rows > 0, one, one, one, rows)
 
 
 def actions_of(space: spaces.Space[Any]) -> list[Any]:

@@ -19,7 +19,6 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_pg import REINFORCE
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
 
@@ -132,6 +131,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
 class _IterationCallback(BaseCallback):
     """Counts rollouts on the tape, keeps the policy of each, and ends the training after ``n_iterations``."""
 
+    model: PolicyGradientAlgorithm
+
     def __init__(self, tape: Tape, n_iterations: int, keep_policies: bool) -> None:
         super().__init__()
         self.tape, self.n_iterations, self.keep_policies = tape, n_iterations, keep_policies
@@ -139,7 +140,7 @@ class _IterationCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         self.tape.iteration += 1
         if self.keep_policies:
-            self.tape.policies.append(double_precision(self.model.policy))  # type: ignore[arg-type]
+            self.tape.policies.append(double_precision(self.model.policy))
 
     def _on_step(self) -> bool:
         return self.tape.iteration < self.n_iterations
@@ -164,9 +165,9 @@ def record(
     n_envs: int = 1,
     n_iterations: int = 3,
     *,
-    algorithm: type[Algorithm] = REINFORCE,  # type: ignore[assignment]
+    algorithm: type[Algorithm],
     keep_policies: bool = True,
-    prepare: Callable[[Algorithm], None] = lambda model: None,
+    prepare: Callable[[Algorithm], object] = lambda model: None,
     **arguments: Any,
 ) -> tuple[Algorithm, Tape]:
     """Let an algorithm learn for some iterations, with plain gradient descent, and record it.
@@ -199,7 +200,7 @@ def record(
 class Negate(th.optim.SGD):
     """Instead of a gradient step: what the policy preferred becomes what it avoids."""
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.data.neg_()
@@ -215,6 +216,8 @@ def flat_gradient(policy: ActorCriticPolicy) -> th.Tensor:
 
 class Batches(BaseCallback):
     """Keeps the batch of every rollout (or None), the rewards, and which environments began it with a new episode."""
+
+    model: PolicyGradientAlgorithm
 
     def __init__(self) -> None:
         super().__init__()

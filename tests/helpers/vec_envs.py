@@ -36,7 +36,8 @@ class Tally(gym.Env[Any, Any]):
         self.observation_space = spaces.Dict({"where": where, "parity": spaces.Discrete(2)}) if as_dict else where
         self.action_space = spaces.Discrete(3)
         self.as_dict, self.longest, self.render_mode, self.new_obs = as_dict, longest, render_mode, new_obs
-        self.where, self.knob, self.options = np.array([-1, 0, 0], dtype=np.float32), 1, [{}]
+        self.where, self.knob = np.array([-1, 0, 0], dtype=np.float32), 1
+        self.options: list[dict[str, Any]] = [{}]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)

@@ -99,7 +99,7 @@ def test_observations_stay_as_they_are() -> None:
         assert th.equal(observations, before)
 
 
-def test_values_of_a_kept_critic() -> None:
+def test_values_of_the_kept_critic() -> None:
     """More rows than go in one piece."""
     policy = ActorCriticPolicy(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), lambda _: 0.0)
     observations = th.randn(2 * CACHE_ROWS + 7, 3)

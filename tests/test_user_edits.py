@@ -432,7 +432,7 @@ BASELINES += [callable_baseline]
 @pytest.mark.filterwarnings("ignore:No episode ended", "ignore:n_steps=16 ended")
 @every_algorithm
 @pytest.mark.parametrize("n_episodes", [None, 4])
-@pytest.mark.parametrize("baseline", BASELINES, ids=str)
+@pytest.mark.parametrize("baseline", BASELINES, ids=lambda one: getattr(one, "__name__", str(one)))
 def test_a_bonus_on_advantages_is_in_the_gradient(algorithm: Any, baseline: Any, n_episodes: int | None) -> None:
     """Of carried steps too: the first episodes go over the first rollout's edge, or wait for their quota."""
     kwargs: dict[str, Any] = {

@@ -251,5 +251,6 @@ def test_the_levels_of_whole_episodes_need_no_other_argument(importance: str) ->
 
 
 def test_reinforce_points_to_the_algorithm_that_has_a_critic() -> None:
-    with pytest.raises(ValueError, match=r"returns must be one of .*, got 'gae'.*write VanillaPG\(policy, env\) for that"):
+    message = r"returns must be one of .*, got 'gae'.*write VanillaPG\(policy, env\) for that"
+    with pytest.raises(ValueError, match=message):
         build(REINFORCE, returns="gae")

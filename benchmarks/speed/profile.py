@@ -61,7 +61,7 @@ def parts_of_reinforce(model: OnPolicyAlgorithm) -> Parts:
     buffer = model.rollout_buffer
     return parts_of(model) | {
         "the actor's draw": [(kind, "act") for kind in FastActor.__subclasses__()],
-        "the buffer's add": [(buffer, "add_facts"), (buffer, "add_episode_ends")],
+        "the buffer's add": [(buffer, "begin_step"), (buffer, "end_step"), (buffer, "add_episode_ends")],
         "checks of what is finite": [(model, "_check_step")],
         "log-probs and values of the rollout": [(FastActor, "evaluation"), (buffer, "add_evaluation")],
         "update: the gradient": [(model, "_gradient")],

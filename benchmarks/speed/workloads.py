@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,8 +111,12 @@ def stepping(env: VecEnv, n_vector_steps: int) -> Rate:
 
 
 def limit(env: VecEnv, n_vector_steps: int) -> Rate:
-    """What REINFORCE could reach: stepping, one pass of the actor a step, and one update a rollout."""
+    """What REINFORCE could reach: stepping, one pass of the actor a step, and one update a rollout, of a batch that is
+    there already.
+    """
     model, alone = warm_model(REINFORCE, env), stepping(env, n_vector_steps)
+    buffer: Any = model.rollout_buffer
+    model.rollout_buffer = SimpleNamespace(batch=buffer.batch, gamma=buffer.gamma, gae_lambda=buffer.gae_lambda)  # type: ignore[assignment]
     obs = np.zeros((env.num_envs, 4), dtype=np.float32)
 
     def rate() -> float:

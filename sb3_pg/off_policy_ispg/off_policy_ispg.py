@@ -278,8 +278,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
 
         statistics, steps = self._statistics_before(update, batch, advantages), list[Step]()
         self.policy.set_training_mode(True)
-        for part, known in self._parts(update):
-            weights = ScoreWeights(update, part, known)
+        for part, log_probs in self._parts(update):
+            weights = ScoreWeights(update, part, log_probs)
             loss, penalty = partial(policy_loss, weights), update.region.penalty
             losses = self._gradient(update.sample.batch, part, loss, weights.divisor, value_loss, penalty)
             steps.append(Step(losses, guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)))
@@ -287,8 +287,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
                 # Before the actor's first step: a critic's loss that is not finite finds the actor unchanged
                 statistics |= self._fit_critic(batch, value_loss)
             update.is_over = not update.region.step(self.policy.optimizer)
-        self._n_updates += update.n_epochs
-        self._end_update(update, mean_of(steps) | statistics | {"epochs": update.n_epochs})
+        statistics = mean_of(steps) | statistics | self._statistics_after(update)
+        self._finish_update(batch, statistics, update.n_epochs)
 
     def _begin(self, batch: EpisodeBatch, credit: Credit) -> Update:
         """Join the past batches with the newest, and remember the policy as it is."""
@@ -346,41 +346,42 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     def _parts(self, update: Update) -> Iterator[tuple[Minibatch, th.Tensor | None]]:
         """The rows of one gradient step after the other, until the policy has gone far enough.
 
-        With the log-probs of the rows where a step must know them all before its first backward pass.
+        With the log-probs of its rows, where all must be there before the first piece's backward pass.
         """
         is_first = True
         for epoch in range(1, self.n_epochs + 1):
             for part in minibatches(update.sample.batch, self.batch_size, update.weighting.whole_episodes):
-                known = self._known_log_prob(update, part)
-                if update.is_over or not (is_first or self._may_go_on(update, part, known)):
+                log_probs = self._log_probs_beforehand(update, part)
+                if update.is_over or not (is_first or self._may_go_on(update, part, log_probs)):
                     return
                 is_first = False
                 update.n_epochs = epoch
-                yield part, known
+                yield part, log_probs
 
-    def _known_log_prob(self, update: Update, part: Minibatch) -> th.Tensor | None:
+    def _log_probs_beforehand(self, update: Update, part: Minibatch) -> th.Tensor | None:
         in_pieces = self._rows_per_pass is not None and part.n_rows > self._rows_per_pass
         if not (in_pieces and update.weighting.mixes_rows) and self.min_ess is None:
             return None
         return all_log_probs(self.policy, update.sample.batch, part, self._rows_per_pass)
 
-    def _may_go_on(self, update: Update, part: Minibatch, known: th.Tensor | None) -> bool:
+    def _may_go_on(self, update: Update, part: Minibatch, log_probs: th.Tensor | None) -> bool:
         """Whether the policy is still near enough for a step on this part."""
-        if self.min_ess is not None and known is not None:
-            if effective_sample_size(update.ratios(part, known), all_sum).item() < self.min_ess:
+        if self.min_ess is not None and log_probs is not None:
+            if effective_sample_size(update.ratios(part, log_probs), all_sum).item() < self.min_ess:
                 return False
         return not update.region.must_stop(part)
 
     def _clip_range(self, schedule: float | Schedule | None) -> float | None:
         return None if schedule is None else self._now(schedule)
 
-    def _end_update(self, update: Update, statistics: dict[str, float]) -> None:
-        """Measure how far the update went, and log it."""
+    def _statistics_after(self, update: Update) -> dict[str, float]:
+        """How far the update went, and what that makes of the penalty's coefficient."""
         sample, everything = update.sample, whole_batch(update.sample.batch)
         self.policy.set_training_mode(False)
         log_prob = all_log_probs(self.policy, sample.batch, everything, self._rows_per_pass)
         bounded = update.weighting.bounded(sample, everything, log_prob)
         weights, is_clipped = update.weighting.normalized(bounded, everything), update.weighting.is_clipped(bounded)
+        statistics: dict[str, float] = {"epochs": update.n_epochs}
         clip_range = self._clip_range(self.clip_range)
         if clip_range is not None:
             statistics["clip_range"] = clip_range
@@ -392,7 +393,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             )
         kl = update.region.measure()
         self.kl_coef = update.region.adapted_coef(kl)
-        self._record(statistics | weight_statistics(weights, is_clipped) | {"approx_kl": kl, "kl_coef": self.kl_coef})
+        return statistics | weight_statistics(weights, is_clipped) | {"approx_kl": kl, "kl_coef": self.kl_coef}
 
     @property
     def _logged(self) -> list[str]:

@@ -44,11 +44,11 @@ class Update:
 class ScoreWeights:
     """What the scores of a part's rows are multiplied by, piece by piece.
 
-    :param known: ``(n_rows,)`` the log-probs of the whole part, where weights depend on rows of other pieces
+    :param log_probs: ``(n_rows,)`` the log-probs of the whole part, where weights depend on rows of other pieces
     """
 
-    def __init__(self, update: Update, part: Minibatch, known: th.Tensor | None):
-        self._update, self._part, self._known = update, part, known
+    def __init__(self, update: Update, part: Minibatch, log_probs: th.Tensor | None):
+        self._update, self._part, self._log_probs = update, part, log_probs
         #: of the part's sum
         self.divisor = update.divisor * part.share
         #: ``(n_rows,)`` log-probs when the update began
@@ -59,7 +59,7 @@ class ScoreWeights:
         log_prob = log_prob.detach()
         if not self._update.weighting.mixes_rows:
             return self._unweighted[where] * self._update.ratios(self._part.part(where), log_prob)
-        return self._update.weights(self._part, log_prob) if self._known is None else self._of_all[where]
+        return self._update.weights(self._part, log_prob) if self._log_probs is None else self._of_all[where]
 
     @cached_property
     def at_first(self) -> th.Tensor:
@@ -72,7 +72,7 @@ class ScoreWeights:
 
     @cached_property
     def _of_all(self) -> th.Tensor:
-        return self._update.weights(self._part, cast(th.Tensor, self._known))
+        return self._update.weights(self._part, cast(th.Tensor, self._log_probs))
 
 
 @dataclass(frozen=True)

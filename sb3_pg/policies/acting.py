@@ -27,6 +27,9 @@ class Actor(Protocol):
     def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
         """Draw ``(n_envs, *action_shape)`` actions."""
 
+    def watch(self) -> None:
+        """Prepare for :meth:`fits`."""
+
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """Whether this is still what the policy does."""
 
@@ -53,6 +56,9 @@ class PolicyActor:
         self._evaluations.append((values.flatten(), log_probs))
         drawn: np.ndarray = actions.cpu().numpy()
         return drawn
+
+    def watch(self) -> None:
+        """See :class:`Actor`."""
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """See :class:`Actor`."""

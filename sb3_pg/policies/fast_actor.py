@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch as th
@@ -17,7 +16,8 @@ from torch.distributions import Normal
 
 from sb3_pg.data.minibatches import CACHE_ROWS, pieces
 from sb3_pg.policies.kept_critic import KeptCritic
-from sb3_pg.policies.stock import categorical_log_prob, is_stock, layers
+from sb3_pg.policies.stock import categorical_log_prob, layers
+from sb3_pg.policies.watch import Watch
 
 #: Most multiplications of a product that one thread does about as fast as several. Those that were awake for it stay so
 #: for some milliseconds, in the way of the environments' own threads, or of the other library's.
@@ -37,11 +37,13 @@ class FastActor(ABC):
 
     # What a callback knows from SB3's locals; a fast actor has none of it before the rollout's end
     obs_tensor = values = log_probs = None
+    #: ``(n_steps, n_envs, ...)`` what was drawn: a callback may edit the actions that it was given
+    _drawn: th.Tensor
 
     def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int):
         self._policy = policy
         self._n_envs = n_envs
-        self._signature = _signature(policy)
+        self._watch: Watch | None = None
         self._critic = KeptCritic(policy)
         self._hidden = list(layers(policy.mlp_extractor.policy_net, policy.action_net))
         self._last, _ = self._hidden.pop()
@@ -50,8 +52,7 @@ class FastActor(ABC):
         self._noise = weight.new_empty(n_envs, self._last.out_features)
         # Logits or means, written here by the last layer
         self._parameters = weight.new_empty(n_steps, *self._noise.shape)
-        # What was drawn: a callback may edit the actions that it was given
-        self._drawn: list[th.Tensor] = []
+        self._pos = 0
 
     @abstractmethod
     def act(self, obs: np.ndarray) -> np.ndarray:
@@ -61,10 +62,14 @@ class FastActor(ABC):
         :return: ``(n_envs, *action_shape)``
         """
 
+    def watch(self) -> None:
+        """Look closely at what the policy is made of, for :meth:`fits` to compare with."""
+        self._watch = Watch(self._policy)
+
     def fits(self, policy: ActorCriticPolicy) -> bool:
-        """Whether this is still what the model's policy would do, whatever a callback did to it."""
-        is_same = policy is self._policy and is_stock(policy) and self._signature == _signature(policy)
-        return is_same and self._critic.is_unchanged()
+        """Whether this is still what the model's policy would do, whatever a callback did to it since :meth:`watch`."""
+        is_same = self._watch is not None and self._watch.holds()
+        return policy is self._policy and is_same and self._critic.is_unchanged()
 
     def evaluation(self, observations: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """Values of all steps so far, and log-probs of the actions drawn in them.
@@ -72,7 +77,7 @@ class FastActor(ABC):
         :param observations: ``(n_rows, *obs_shape)``, step after step
         :return: ``(n_rows,)`` each
         """
-        actions = th.cat(self._drawn)
+        actions = self._drawn[: self._pos].flatten(0, 1)
         with th.no_grad():
             log_probs = [self._log_prob(rows, actions[rows]) for rows in pieces(len(actions), CACHE_ROWS)]
         return self._critic.values(observations), th.cat(log_probs)
@@ -81,17 +86,7 @@ class FastActor(ABC):
     def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor: ...
 
     def _parameters_at(self, rows: slice) -> th.Tensor:
-        return self._parameters[: len(self._drawn)].flatten(0, 1)[rows]
-
-
-def _signature(policy: ActorCriticPolicy) -> list[Any]:
-    """What changes where a layer or a parameter is replaced, or a parameter's storage."""
-    parts: list[Any] = [policy.action_dist]
-    extractor = policy.mlp_extractor
-    actor, critic = layers(extractor.policy_net, policy.action_net), layers(extractor.value_net, policy.value_net)
-    for layer, activation in (*actor, *critic):
-        parts += [id(layer), activation, layer.weight.data_ptr(), layer.bias.data_ptr()]
-    return parts
+        return self._parameters[: self._pos].flatten(0, 1)[rows]
 
 
 class CategoricalActor(FastActor):
@@ -107,6 +102,9 @@ class CategoricalActor(FastActor):
             for (layer, activation), room in zip(self._hidden, self._rooms, strict=True)
         ]
         self._to_logits, self._logits = _linear(self._last, n_envs), self._parameters.numpy()
+        self._noise_array = self._noise.numpy()
+        self._actions = np.empty((n_steps, n_envs), dtype=np.int64)
+        self._drawn = th.from_numpy(self._actions)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """See :meth:`FastActor.act`."""
@@ -118,12 +116,13 @@ class CategoricalActor(FastActor):
             elif activation is nn.ReLU:
                 np.maximum(room, 0.0, out=room)
             hidden = room
-        logits, noise = self._logits[len(self._drawn)], self._noise.numpy()
+        logits, noise = self._logits[self._pos], self._noise_array
         self._to_logits(hidden, logits)
         # torch.multinomial takes the greatest p / e, with e exponential: here, of the logarithms
         self._noise.exponential_().log_()
         actions: np.ndarray = np.subtract(logits, noise, out=noise).argmax(axis=1)
-        self._drawn.append(th.from_numpy(actions.copy()))
+        self._actions[self._pos] = actions
+        self._pos += 1
         return actions
 
     def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor:
@@ -156,6 +155,7 @@ class GaussianActor(FastActor):
         self._shape = (n_envs, *(policy.action_space.shape or ()))
         # A callback may set log_std in the middle of a rollout
         self._stds = policy.log_std.detach().new_empty(n_steps, self._last.out_features)
+        self._drawn = th.empty_like(self._parameters)
         self._steps = [
             (layer.weight.detach().t(), layer.bias.detach(), room, activation)
             for (layer, activation), room in zip(self._hidden, self._rooms, strict=True)
@@ -182,12 +182,13 @@ class GaussianActor(FastActor):
                 hidden.tanh_()
             elif activation is nn.ReLU:
                 hidden.relu_()
-        pos = len(self._drawn)
+        pos = self._pos
         means = th.addmm(self._bias, hidden, self._weight, out=self._parameters[pos])
         std = th.exp(self._policy.log_std.detach(), out=self._stds[pos])
         drawn = means + self._noise.normal_() * std
-        self._drawn.append(drawn)
-        actions: np.ndarray = drawn.reshape(self._shape).numpy().copy()
+        self._drawn[pos] = drawn
+        self._pos = pos + 1
+        actions: np.ndarray = drawn.reshape(self._shape).numpy()
         return actions
 
     def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor:

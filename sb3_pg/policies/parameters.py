@@ -15,12 +15,12 @@ from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
 def own_parameters_of_critic(policy: ActorCriticPolicy) -> list[nn.Parameter]:
     """The parameters on which the values depend and the distribution does not, whether they are frozen or not.
 
-    One evaluation of two observations of zeros, in evaluation mode; no random number is drawn from the generators of
+    One evaluation of two observations, in evaluation mode; no random number is drawn from the generators of
     the run, and nothing of the policy changes.
     """
     parameters = [parameter for parameter in policy.parameters() if parameter.is_floating_point()]
     frozen = [parameter for parameter in parameters if not parameter.requires_grad]
-    observations = obs_as_tensor(_zeros(policy.observation_space), policy.device)
+    observations = obs_as_tensor(_two_observations(policy.observation_space), policy.device)
     devices = [policy.device] if policy.device.type == "cuda" else []
     with th.random.fork_rng(devices), distribution_left_alone(policy), evaluation_mode(policy), th.enable_grad():
         for parameter in frozen:
@@ -42,11 +42,16 @@ def own_parameters_of_critic(policy: ActorCriticPolicy) -> list[nn.Parameter]:
     return [parameter for parameter in parameters if parameter in of_values and parameter not in of_distribution]
 
 
-def _zeros(space: spaces.Space[object]) -> np.ndarray | dict[str, np.ndarray]:
-    """Two observations."""
+def _two_observations(space: spaces.Space[object]) -> np.ndarray | dict[str, np.ndarray]:
+    """Of that space, and always the same; not of zeros, which a network may divide by."""
     if isinstance(space, spaces.Dict):
-        return {key: np.asarray(_zeros(part)) for key, part in space.spaces.items()}
-    return np.zeros((2, *(space.shape or ())), dtype=space.dtype)
+        return {key: np.asarray(_two_observations(part)) for key, part in space.spaces.items()}
+    if not isinstance(space, spaces.Box):
+        return np.zeros((2, *(space.shape or ())), dtype=space.dtype)
+    share = np.random.default_rng(0).uniform(size=(2, *space.shape))
+    low, high = np.maximum(space.low, -1.0), np.minimum(space.high, 1.0)
+    observations = np.where(low <= high, low + (high - low) * share, np.where(low > 1.0, space.low, space.high))
+    return observations.astype(space.dtype)
 
 
 def _on_which_depends(output: th.Tensor, parameters: list[nn.Parameter]) -> set[nn.Parameter]:

@@ -126,5 +126,4 @@ class REINFORCE(PolicyGradientAlgorithm):
         # Before the actor's step: a critic's loss that is not finite finds the actor unchanged
         statistics |= logged_losses([losses]) | self._fit_critic(batch, value_loss) | {"grad_norm": grad_norm}
         self.policy.optimizer.step()
-        self._n_updates += 1
-        self._record(statistics)
+        self._finish_update(batch, statistics)

@@ -12,12 +12,13 @@ from typing import Any, get_args
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_pg.data.batch import Baseline, Edit, EpisodeBatch, IncompleteEpisodes, Observations, Returns
 from sb3_pg.data.checks import check_choice, check_positive_int, is_number
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex
+from sb3_pg.rollout.columns import ColumnsOnDemand
 from sb3_pg.rollout.credit import credit_of
 from sb3_pg.rollout.running import FoundEpisodes, Running
 from sb3_pg.rollout.timeline import Timeline, by_time
@@ -27,7 +28,7 @@ BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES)
 MIN_CUT_LENGTH = 10_000
 
 
-class EpisodeRolloutBuffer(RolloutBuffer):
+class EpisodeRolloutBuffer(ColumnsOnDemand):
     """A rollout buffer that keeps rewards raw, remembers unfinished episodes and computes Monte-Carlo advantages.
 
     In stock PPO or A2C it replaces GAE::
@@ -84,11 +85,13 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self.incomplete_episodes = incomplete_episodes
         self.episodes_per_env = episodes_per_env
         self.cut_length = max(10 * buffer_size, MIN_CUT_LENGTH) if cut_length is None else cut_length
+        #: Whether values and log-probs may follow the steps: not where a subclass has its own :meth:`add`.
+        self.takes_facts = type(self).add is EpisodeRolloutBuffer.add and not isinstance(observation_space, spaces.Dict)
         self._running = Running.nothing(n_envs)
-        # Of each environment, step by step: whole episodes finished, whether the beginning of the running one is known
-        self._finished, self._known = self._running.finished, self._running.known
+        # Of each environment, step by step: episodes finished, whether the running one was seen from its beginning
+        self._finished, self._seen_from_start = self._running.finished, self._running.seen_from_start
         self._found: FoundEpisodes | None = None
-        self._shown: dict[str, np.ndarray] | None = None
+        self.shown = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
         self.forget()
 
@@ -100,18 +103,18 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             self._running = Running.nothing(self.n_envs)
         else:
             self._read(self._found.timeline)
-            self._running = self._found.running(self._known)
-        self._found, self._shown = None, None
+            self._running = self._found.running(self._seen_from_start)
+        self._found, self.shown = None, None
         super().reset()
         shape = (self.buffer_size, self.n_envs)
         self.truncated = np.zeros(shape, dtype=bool)
         self.terminal_values = np.zeros(shape, dtype=np.float32)
-        self._finished, self._known = self._running.finished.copy(), self._running.known.copy()
+        self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
 
     def forget(self) -> None:
         """Drop the memory of unfinished episodes, because the next rollout does not continue them."""
         self._found, self._running = None, Running.nothing(self.n_envs)
-        self._finished, self._known = self._running.finished.copy(), self._running.known.copy()
+        self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
 
     @property
     def carried_steps(self) -> int:
@@ -138,28 +141,38 @@ class EpisodeRolloutBuffer(RolloutBuffer):
     ) -> None:
         """As in SB3. A step that ended episodes is followed by :meth:`add_episode_ends`."""
         if self.pos == 0:
-            self._known |= np.asarray(episode_start, dtype=bool)
+            self._seen_from_start |= np.asarray(episode_start, dtype=bool)
         super().add(obs, action, reward, episode_start, value, log_prob)  # type: ignore[arg-type]
 
-    @property
-    def takes_facts(self) -> bool:
-        """Whether :meth:`add_facts` may stand in for :meth:`add`: not where a subclass has its own."""
-        return type(self).add is EpisodeRolloutBuffer.add and not isinstance(self.observations, dict)
+    def begin_step(self, obs: np.ndarray | dict[str, np.ndarray]) -> None:
+        """Note what the next step is taken at, before it is: an environment may write the next into the same arrays.
 
-    def add_observation(self, obs: np.ndarray) -> None:
-        """What the next step is taken at, noted before it is: an environment may write the next into the same array.
-
-        :param obs: ``(n_envs, *obs_shape)``
+        :param obs: ``(n_envs, *obs_shape)``, or a dictionary of such
         """
-        self.observations[self.pos] = obs.reshape(self.n_envs, *self.obs_shape)
+        if self.takes_facts:
+            self.observations[self.pos] = obs.reshape(self.n_envs, *self.obs_shape)  # type: ignore[union-attr]
+        else:
+            is_dict = isinstance(obs, dict)
+            self._noted = {key: np.array(value) for key, value in obs.items()} if is_dict else np.array(obs)  # type: ignore[union-attr]
 
-    def add_facts(self, action: np.ndarray, reward: np.ndarray, episode_start: np.ndarray) -> None:
-        """A step at the observations of :meth:`add_observation`, without its values and log-probs, which
-        :meth:`add_evaluation` has to follow up for all of them.
+    def end_step(
+        self,
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+        value: th.Tensor | None,
+        log_prob: th.Tensor | None,
+    ) -> None:
+        """Add the step. Where the buffer :attr:`takes_facts`, values and log-probs follow with :meth:`add_evaluation`.
+
+        A step that ended episodes is followed by :meth:`add_episode_ends`.
         """
+        if not self.takes_facts:
+            self.add(self._noted, action, reward, episode_start, value, log_prob)  # type: ignore[arg-type]
+            return
         pos = self.pos
         if pos == 0:
-            self._known |= np.asarray(episode_start, dtype=bool)
+            self._seen_from_start |= np.asarray(episode_start, dtype=bool)
         self.actions[pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[pos] = reward
         self.episode_starts[pos] = episode_start
@@ -190,8 +203,8 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         """
         self.truncated[self.pos - 1, envs] = truncated
         self.terminal_values[self.pos - 1, envs] = terminal_values
-        self._finished[envs] += self._known[envs]
-        self._known[envs] = True
+        self._finished[envs] += self._seen_from_start[envs]
+        self._seen_from_start[envs] = True
 
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         """Find the episodes of the rollout; a second call, after ``rewards`` were edited, begins anew.
@@ -199,7 +212,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         :param last_values: ``(n_envs,)`` or ``(n_envs, 1)`` V of the observation after the last step
         :param dones: ``(n_envs,)`` whether the last step ended an episode
         """
-        self._shown = None
+        self.shown = None
         self._edge_values = last_values.detach().cpu().numpy().reshape(-1)
         whole_only = self.incomplete_episodes in ("carry", "drop")
         self._found = FoundEpisodes(
@@ -236,7 +249,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             timeline.add(_OBSERVATION + key, self._by_time("observations", array, shapes[key]))
         timeline.add("actions", self._by_time("actions", self.actions, (self.action_dim,)))
         timeline.add("log_probs", self._column_by_time("log_probs"))
-        shown = {name: column[: self.pos] for name, column in (self._shown or {}).items()}
+        shown = {name: column[: self.pos] for name, column in (self.shown or {}).items()}
         shown["values"] = timeline.field("values")
         for name, before in shown.items():
             now = self._column_by_time(name)
@@ -321,53 +334,29 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         """As ``evaluate_actions`` wants them; the other discrete spaces as SB3's buffers give them, in float32."""
         return actions.flatten().long() if isinstance(self.action_space, spaces.Discrete) else actions.float()
 
-    # --- SB3's layout, for callbacks and for SB3's own train() -------------------------------------------------------
+    # --- SB3's layout ------------------------------------------------------------------------------------------------
 
-    @property
-    def advantages(self) -> np.ndarray:
-        """``(buffer_size, n_envs)`` returns less the baseline; 0 where a row is not used in this update."""
-        return self._column("advantages")
-
-    @advantages.setter
-    def advantages(self, value: np.ndarray) -> None:
-        self._set_column("advantages", value)
-
-    @property
-    def returns(self) -> np.ndarray:
-        """``(buffer_size, n_envs)`` what a critic should have said; what it said where a row is not used."""
-        return self._column("returns")
-
-    @returns.setter
-    def returns(self, value: np.ndarray) -> None:
-        self._set_column("returns", value)
-
-    # The arrays lie where SB3's own buffers have them, in the object's dictionary, under the names of the properties.
-
-    def _column(self, name: str) -> np.ndarray:
-        self._show()
-        column: np.ndarray = self.__dict__[name]
-        return column
-
-    def _set_column(self, name: str, value: np.ndarray) -> None:
-        self._show()
-        self.__dict__[name] = value
-
-    def _show(self) -> None:
-        """Compute SB3's columns, once, and remember what they said: what a callback makes of them counts."""
+    def _columns(self) -> dict[str, np.ndarray] | None:
         found = self._found
-        if found is None or self._shown is not None:
-            return
+        if found is None:
+            return None
         columns = {name: np.zeros((self.buffer_size, self.n_envs), np.float32) for name in ("advantages", "returns")}
         columns["returns"][: self.pos] = self._column_by_time("values")
         if found.used.any():
             batch = self._assemble(found)
             credit = credit_of(batch, self.returns_name, self.baseline, self.gamma, self.gae_lambda)
-            source = found.timeline.source[found.segments.rows(found.used)]
+            source = found.used_source
             here = np.flatnonzero(source >= 0)
             columns["advantages"].reshape(-1)[source[here]] = credit.advantages.cpu().numpy()[here]
             columns["returns"].reshape(-1)[source[here]] = credit.value_targets.cpu().numpy()[here]
-        self._shown = {name: column.copy() for name, column in columns.items()}
-        self.__dict__.update(columns)
+        return columns
+
+    def _in_use(self) -> np.ndarray | None:
+        if self._found is None or self._found.used.all():
+            return None
+        in_use = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
+        in_use.reshape(-1)[self._found.used_source] = True
+        return in_use
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Samples for SB3's own ``train()``, of the rows in use.
@@ -381,26 +370,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
                 "whole episodes, which SB3's own algorithms cannot read. In their rollout_buffer_kwargs write "
                 "incomplete_episodes='bootstrap', 'truncate' or 'drop' and leave episodes_per_env out."
             )
-        self._show()
-        if self._found is None or self._found.used.all():
-            return super().get(batch_size)
-        return self._samples_in_use(self._found, batch_size)
-
-    def _samples_in_use(
-        self, found: FoundEpisodes, batch_size: int | None
-    ) -> Generator[RolloutBufferSamples, None, None]:
-        in_use = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
-        in_use.reshape(-1)[found.timeline.source[found.segments.rows(found.used)]] = True
-        if not in_use.any():
-            raise ValueError(
-                f"No episode began and ended within n_steps={self.buffer_size}, and incomplete_episodes='drop' uses no "
-                "other: raise n_steps, or write incomplete_episodes='bootstrap' or 'truncate'"
-            )
-        next(super().get(1))  # lays the columns out flat, environment after environment
-        rows = np.random.permutation(np.flatnonzero(in_use.swapaxes(0, 1).reshape(-1)))
-        size = len(rows) if batch_size is None else batch_size
-        for begin in range(0, len(rows), size):
-            yield self._get_samples(rows[begin : begin + size])
+        return super().get(batch_size)
 
 
 _OBSERVATION = "observation/"

@@ -10,14 +10,14 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.data.batch import Baseline
 from sb3_pg.data.checks import check_finite
-from sb3_pg.policies.acting import actor_of
+from sb3_pg.rollout.acting import RolloutActor
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 from sb3_pg.rollout.normalizer import NormalizerStatistics
 
@@ -55,29 +55,20 @@ class EpisodeCollector(OnPolicyAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        # Values and log-probs can wait for the end of the rollout: to be computed, or at least to leave the device
-        takes_facts, n_evaluated = buffer.takes_facts, 0
-        actor = actor_of(self.policy, env.num_envs, n_rollout_steps, takes_facts)
-        # Only a callback can change the policy in the middle of a rollout
-        is_watched = not _is_idle(callback)
+        actor = RolloutActor(self.policy, buffer, n_rollout_steps, callback)
         statistics = NormalizerStatistics(self._vec_normalize_env)
-        evaluations: list[tuple[th.Tensor, th.Tensor]] = []
 
         while n_steps < n_rollout_steps and not buffer.quota_filled:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             actions = actor.act(self._last_obs)  # type: ignore[arg-type]
             # Names that a callback may know from SB3: None while a fast actor is at work
-            obs_tensor, values, log_probs = actor.obs_tensor, actor.values, actor.log_probs
+            obs_tensor, values, log_probs = actor.said
 
             clipped_actions = self._env_actions(actions)
             statistics.keep()
             # Noted before the step: an environment may write what it observes, and what is done, into the same arrays
-            last_obs = self._last_obs
-            if takes_facts:
-                buffer.add_observation(last_obs)  # type: ignore[arg-type]
-            else:
-                last_obs = _copied(last_obs)  # type: ignore[arg-type]
+            buffer.begin_step(self._last_obs)  # type: ignore[arg-type]
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
             self.num_timesteps += env.num_envs
@@ -89,26 +80,18 @@ class EpisodeCollector(OnPolicyAlgorithm):
                 return False
 
             n_steps += 1
-            if takes_facts:
-                buffer.add_facts(actions, rewards, self._last_episode_starts)  # type: ignore[arg-type]
-            else:
-                buffer.add(last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+            buffer.end_step(actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
-            ended = np.flatnonzero(dones)
+            ended = np.asarray(dones).nonzero()[0]
             if len(ended) > 0:
-                self._update_info_buffer([infos[idx] for idx in ended], np.ones(len(ended), dtype=bool))
-                buffer.add_episode_ends(ended, *self._episode_ends(ended, [infos[idx] for idx in ended]))
+                ended_infos = [infos[idx] for idx in ended.tolist()]
+                self._update_info_buffer(ended_infos, np.ones(len(ended), dtype=bool))
+                buffer.add_episode_ends(ended, *self._episode_ends(ended, ended_infos))
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = np.array(dones, dtype=bool)
-            if is_watched and not actor.fits(self.policy):
-                if takes_facts:
-                    evaluations.append(actor.evaluation(buffer.observations_since(n_evaluated)))
-                actor, n_evaluated = actor_of(self.policy, env.num_envs, n_rollout_steps, takes_facts), n_steps
+            actor.follow(self.policy)
 
-        if takes_facts:
-            if n_evaluated < n_steps:
-                evaluations.append(actor.evaluation(buffer.observations_since(n_evaluated)))
-            buffer.add_evaluation(*(th.cat(column) for column in zip(*evaluations, strict=True)))
+        actor.finish()
         buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
         self.logger.record("rollout/episodes", buffer.n_episodes_ended)
         self.logger.record("rollout/carried_steps", buffer.carried_steps)
@@ -215,14 +198,3 @@ class EpisodeCollector(OnPolicyAlgorithm):
             return th.zeros(self.n_envs)
         with th.no_grad():
             return self.policy.predict_values(obs_as_tensor(self._last_obs, self.device)).flatten()  # type: ignore[arg-type]
-
-
-def _copied(obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
-    return {key: np.array(value) for key, value in obs.items()} if isinstance(obs, dict) else np.array(obs)
-
-
-def _is_idle(callback: BaseCallback) -> bool:
-    """Whether it does nothing, as what SB3 makes of None."""
-    if type(callback) is CallbackList:
-        return all(map(_is_idle, callback.callbacks))
-    return type(callback) is ConvertCallback and callback.callback is None

@@ -16,14 +16,14 @@ class Running:
 
     :param finished: ``(n_envs,)`` whole episodes of each environment that wait for the others' to be finished
     :param elapsed: ``(n_envs,)`` steps of the running episode before the rollout
-    :param known: ``(n_envs,)`` bool, whether the beginning of the running episode is known
+    :param seen_from_start: ``(n_envs,)`` bool, whether the running episode was seen from its beginning
     :param resumes: ``(n_envs,)`` bool, whether the rollout's first row counts as a beginning
     :param carried: the rows that wait for the end of their episode
     """
 
     finished: np.ndarray
     elapsed: np.ndarray
-    known: np.ndarray
+    seen_from_start: np.ndarray
     resumes: np.ndarray
     carried: Carried | None = None
 
@@ -31,7 +31,7 @@ class Running:
     def nothing(cls, n_envs: int) -> Running:
         """Nothing is known, because the rollout does not continue what came before it."""
         zeros, false = np.zeros(n_envs, dtype=np.int64), np.zeros(n_envs, dtype=bool)
-        return cls(finished=zeros, elapsed=zeros, known=false, resumes=false)
+        return cls(finished=zeros, elapsed=zeros, seen_from_start=false, resumes=false)
 
 
 class FoundEpisodes:
@@ -92,21 +92,26 @@ class FoundEpisodes:
         return waiting if per_env is None else waiting & (segments.rank_within_env(waiting) < per_env)
 
     @property
+    def used_source(self) -> np.ndarray:
+        """``(n_rows,)`` where the rows in use are in the rollout, negative for those that waited."""
+        return self.timeline.source[self.segments.rows(self.used)]
+
+    @property
     def n_waiting_rows(self) -> int:
         """Steps that wait for the end of their episode."""
         return int(self.segments.lengths[self._waiting].sum())
 
-    def running(self, known: np.ndarray) -> Running:
+    def running(self, seen_from_start: np.ndarray) -> Running:
         """What the next rollout has to know.
 
-        :param known: ``(n_envs,)`` bool, whether the beginning of each running episode is known
+        :param seen_from_start: ``(n_envs,)`` bool, whether each running episode was seen from its beginning
         """
         marks, last = self.timeline.marks, self.segments.env_last
         keeps = self._waits and not self._quota_filled
         return Running(
             finished=self._finished if keeps else np.zeros_like(self._finished),
             elapsed=marks["step"][last] + 1,
-            known=known if keeps else marks["done"][last],
+            seen_from_start=seen_from_start if keeps else marks["done"][last],
             resumes=self._resumes,
             carried=self.timeline.kept(self.segments.rows(self._waiting)) if self._waiting.any() else None,
         )

@@ -87,19 +87,20 @@ class Timeline:
 
     def _gatherer(self, source: np.ndarray) -> Callable[[str], np.ndarray]:
         """From a field's name to its values at what a source says."""
-        is_old = source < 0
-        new = np.where(is_old, 0, source)
         old_fields = {} if self._carried is None else self._carried.fields
+        old = np.flatnonzero(source < 0) if old_fields else np.empty(0, dtype=np.intp)
+        old_source, new = source[old], np.maximum(source, 0) if len(old) > 0 else source
 
         def gather(name: str) -> np.ndarray:
+            """A field at every place of the source."""
             array, waited = self._fields.get(name), old_fields.get(name)
             if array is None:  # a field of those that waited alone
                 one = old_fields[name]
                 array = np.zeros((self.n_steps, self.n_envs, *one.shape[1:]), dtype=one.dtype)
             # take() is several times faster than array[index] where a row has several numbers
             values = array.reshape(-1, *array.shape[2:]).take(new, axis=0)
-            if self._carried is not None:
-                values[is_old] = 0 if waited is None else waited.take(source[is_old], axis=0)
+            if len(old) > 0:
+                values[old] = 0 if waited is None else waited.take(old_source, axis=0)
             return values
 
         return gather

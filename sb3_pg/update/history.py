@@ -93,10 +93,9 @@ class BatchHistory:
         return sample
 
     def _keep(self, newest: PastBatch) -> None:
-        # Later it is as old as the others are now; what a callback made of it is in its credit
-        is_old = th.ones_like(newest.batch.carried)
+        # What a callback made of it is in its credit
         no_edits = dict.fromkeys(("advantage_edit", "return_edit", "value_edit"))
-        newest.batch = dataclasses.replace(newest.batch, carried=is_old, **no_edits)  # type: ignore[arg-type]
+        newest.batch = dataclasses.replace(newest.batch, **no_edits)  # type: ignore[arg-type]
         self._past.appendleft(newest)
         self._next_number += 1
         self._forget_policies()

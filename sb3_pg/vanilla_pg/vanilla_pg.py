@@ -172,5 +172,4 @@ class VanillaPG(PolicyGradientAlgorithm):
             make_natural(self.policy, batch, self.cg_damping, self.cg_max_steps, self._rows_per_pass)
         statistics |= logged_losses([losses]) | self._fit_critic(batch, value_loss) | {"grad_norm": grad_norm}
         self.policy.optimizer.step()
-        self._n_updates += 1
-        self._record(statistics)
+        self._finish_update(batch, statistics)

@@ -1,0 +1,98 @@
+"""The actor of one rollout: whichever is the fastest that does what the policy does, step by step."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    ConvertCallback,
+    EvalCallback,
+    EventCallback,
+    EveryNTimesteps,
+    LogEveryNTimesteps,
+    ProgressBarCallback,
+    StopTrainingOnMaxEpisodes,
+    StopTrainingOnNoModelImprovement,
+    StopTrainingOnRewardThreshold,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_pg.policies.acting import actor_of
+from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
+
+#: SB3's own callbacks, which look at the policy or save it; what they call in their turn is asked separately.
+HARMLESS = (
+    CallbackList,
+    CheckpointCallback,
+    EvalCallback,
+    EveryNTimesteps,
+    LogEveryNTimesteps,
+    ProgressBarCallback,
+    StopTrainingOnMaxEpisodes,
+    StopTrainingOnNoModelImprovement,
+    StopTrainingOnRewardThreshold,
+)
+
+
+def may_change_policy(callback: BaseCallback | None) -> bool:
+    """Whether it could do something to the policy in the middle of a rollout: any callback of the user's could."""
+    if callback is None:
+        return False
+    if type(callback) is ConvertCallback:
+        return callback.callback is not None  # what SB3 makes of None does nothing
+    if type(callback) not in HARMLESS:
+        return True
+    children: list[BaseCallback | None] = [*callback.callbacks] if isinstance(callback, CallbackList) else []
+    if isinstance(callback, EventCallback):
+        children = [callback.callback, getattr(callback, "callback_on_new_best", None)]
+    return any(map(may_change_policy, children))
+
+
+class RolloutActor:
+    """Draws the actions of a rollout and gives the buffer their log-probs and the critic's values.
+
+    Values and log-probs wait for the end of the rollout, to be computed or at least to leave the device, unless the
+    buffer wants them step by step.
+
+    :param n_steps: most steps of the rollout
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, buffer: EpisodeRolloutBuffer, n_steps: int, callback: BaseCallback):
+        self._buffer, self._n_steps = buffer, n_steps
+        self._is_watched = may_change_policy(callback)
+        self._evaluations: list[tuple[th.Tensor, th.Tensor]] = []
+        self._begin(policy)
+
+    def _begin(self, policy: ActorCriticPolicy) -> None:
+        self._first = self._buffer.pos
+        self._actor = actor_of(policy, self._buffer.n_envs, self._n_steps, self._buffer.takes_facts)
+        if self._is_watched:
+            self._actor.watch()
+
+    def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """Draw ``(n_envs, *action_shape)`` actions."""
+        return self._actor.act(obs)
+
+    @property
+    def said(self) -> tuple[th.Tensor | dict[str, th.Tensor] | None, th.Tensor | None, th.Tensor | None]:
+        """Observations, values and log-probs of the last step, as tensors; None while a fast actor is at work."""
+        return self._actor.obs_tensor, self._actor.values, self._actor.log_probs
+
+    def follow(self, policy: ActorCriticPolicy) -> None:
+        """Go on with what the policy is after a step, if a callback changed it."""
+        if self._is_watched and not self._actor.fits(policy):
+            self._end()
+            self._begin(policy)
+
+    def finish(self) -> None:
+        """Give the buffer what it has not been given step by step."""
+        if self._buffer.takes_facts:
+            self._end()
+            self._buffer.add_evaluation(*(th.cat(column) for column in zip(*self._evaluations, strict=True)))
+
+    def _end(self) -> None:
+        if self._buffer.takes_facts and self._first < self._buffer.pos:
+            self._evaluations.append(self._actor.evaluation(self._buffer.observations_since(self._first)))

@@ -12,6 +12,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
@@ -153,3 +154,22 @@ def actions_of(space: spaces.Space[Any]) -> list[Any]:
         return list(range(int(space.n)))
     sizes = space.nvec if isinstance(space, spaces.MultiDiscrete) else [2] * int(space.n)  # type: ignore[attr-defined]
     return list(np.ndindex(*sizes))
+
+
+class Extractor(BaseFeaturesExtractor):
+    """Features with parameters, and arguments of their own.
+
+    :param drop: share of them that is dropped in training
+    """
+
+    def __init__(self, observation_space: spaces.Box, width: int, drop: float = 0.0) -> None:
+        super().__init__(observation_space, width)
+        size = int(np.prod(observation_space.shape))
+        layers = [th.nn.Flatten(), th.nn.Linear(size, width), th.nn.Tanh(), th.nn.Dropout(drop)]
+        self.network = th.nn.Sequential(*layers)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return self.network(observations)
+
+
+EXTRACTED: dict[str, Any] = TINY | {"features_extractor_class": Extractor}

@@ -9,6 +9,7 @@
 - :mod:`~tests.helpers.recording`: what a run did: ``record`` for everything that was played, ``Batches`` for the
   batches, ``log_to_memory`` for the log
 - :mod:`~tests.helpers.updates`: how far each update of a small OffPolicyISPG goes
+- :mod:`~tests.helpers.edits`: a callback that changes something in a model
 - :mod:`~tests.helpers.spies`: a spy, or a mistake, in the place of a function
 - :mod:`~tests.helpers.literal`: returns, baselines and weights as ``docs/estimators.md`` defines them, in plain Python
 - :mod:`~tests.helpers.gradients`: the literal gradients of a recorded run

@@ -15,13 +15,11 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import REINFORCE, ActorPolicy, EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
-from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from tests.helpers.environments import diary
-from tests.helpers.models import JOINT_CRITIC, cases, every_algorithm, make, n_updates
+from tests.helpers.models import JOINT_CRITIC, Algorithm, cases, every_algorithm, make, n_updates
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
-Algorithm = type[PolicyGradientAlgorithm]
 
 BASELINES = ("none", "batch_mean", "time_mean", "leave_one_out", "time_leave_one_out", "optimal", "value")
 NEEDS_OTHERS = ("batch_mean", "time_mean", "leave_one_out", "time_leave_one_out", "optimal")

@@ -44,6 +44,7 @@ from tests.helpers.environments import DiaryEnv, diary
 from tests.helpers.models import (
     JOINT_CRITIC,
     TINY,
+    Algorithm,
     differences,
     every_algorithm,
     every_estimator,
@@ -56,7 +57,6 @@ from tests.helpers.recording import Batches, assert_whole, episodes_of, log_to_m
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
-Algorithm = type[PolicyGradientAlgorithm]
 
 ACTION_SPACES = {
     "Discrete": spaces.Discrete(3),

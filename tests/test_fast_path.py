@@ -19,9 +19,7 @@ from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.policies import acting
 from sb3_pg.policies.acting import actor_of
 from sb3_pg.policies.stock import is_stock
-from tests.helpers.models import JOINT_CRITIC, MONTE_CARLO, every_algorithm, make
-
-Algorithm = type[PolicyGradientAlgorithm]
+from tests.helpers.models import JOINT_CRITIC, MONTE_CARLO, Algorithm, every_algorithm, make
 
 
 class Facts(BaseCallback):

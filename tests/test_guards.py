@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,16 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import ReturnsBatch
-from tests.helpers.environments import BrokenEnvironment, DiaryEnv, Fault, diary
+from tests.helpers.environments import BrokenEnvironment, Fault, diary, faulty
 from tests.helpers.models import (
     JOINT_CRITIC,
     MONTE_CARLO,
     OWN_CRITIC,
+    Algorithm,
     differences,
     every_algorithm,
     every_estimator,
@@ -33,21 +33,11 @@ from tests.helpers.recording import Batches, StopAfter, assert_whole
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
-Algorithm = type[PolicyGradientAlgorithm]
 
 every_critic = pytest.mark.parametrize("estimator", [JOINT_CRITIC, OWN_CRITIC], ids=["joint critic", "own critic"])
 
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 every_not_finite = pytest.mark.parametrize("value", NOT_FINITE.values(), ids=NOT_FINITE.keys())
-
-
-def faulty(fault: Fault, n_envs: int = 3, faulty_env: int = 1, **kwargs: Any) -> DummyVecEnv:
-    """Several :class:`DiaryEnv`, one of which has a fault."""
-
-    def build(index: int) -> DiaryEnv:
-        return DiaryEnv(index=index, fault=fault if index == faulty_env else None, **kwargs)
-
-    return DummyVecEnv([partial(build, index) for index in range(n_envs)])
 
 
 def assert_intact(model: PolicyGradientAlgorithm, before: dict[str, Any], path: Path) -> None:

@@ -30,6 +30,7 @@ from tests.helpers.models import (
     JOINT_CRITIC,
     MONTE_CARLO,
     OWN_CRITIC,
+    Algorithm,
     differences,
     every_algorithm,
     every_estimator,
@@ -39,8 +40,6 @@ from tests.helpers.models import (
 )
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
-
-Algorithm = type[PolicyGradientAlgorithm]
 
 
 def falling(start: float) -> Any:

@@ -23,6 +23,7 @@ from tests.helpers.models import (
     MONTE_CARLO,
     OWN_CRITIC,
     TINY,
+    Algorithm,
     differences,
     every_algorithm,
     make,
@@ -34,7 +35,6 @@ from tests.helpers.recording import Batches, assert_whole, log_to_memory
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
-Algorithm = type[PolicyGradientAlgorithm]
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 

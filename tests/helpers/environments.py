@@ -94,6 +94,12 @@ def diary(n_envs: int = 1, **kwargs: Any) -> DummyVecEnv:
     return DummyVecEnv([partial(DiaryEnv, index=index, **kwargs) for index in range(n_envs)])
 
 
+def faulty(fault: Fault, n_envs: int = 3, faulty_env: int = 1, **kwargs: Any) -> DummyVecEnv:
+    """Several :class:`DiaryEnv`, one of which has a fault."""
+    faults = [fault if index == faulty_env else None for index in range(n_envs)]
+    return DummyVecEnv([partial(DiaryEnv, index=index, fault=one, **kwargs) for index, one in enumerate(faults)])
+
+
 class ProbeEnv(gym.Env[np.ndarray, Any]):
     """Episodes of ``length`` steps that observe a sign, -1 or 1, drawn anew each step, and the time left.
 

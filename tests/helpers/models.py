@@ -21,9 +21,10 @@ from sb3_pg.estimators import EpisodeIndex
 from tests.helpers.recording import double_precision
 
 T = TypeVar("T")
+Algorithm = type[PolicyGradientAlgorithm]
 
 #: Every test of this list's users holds for every algorithm in it.
-ALGORITHMS: list[type[PolicyGradientAlgorithm]] = [REINFORCE, VanillaPG, OffPolicyISPG]
+ALGORITHMS: list[Algorithm] = [REINFORCE, VanillaPG, OffPolicyISPG]
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 #: Whole episodes and no critic, whatever an algorithm's own defaults are.

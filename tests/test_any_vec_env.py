@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,11 @@ def learn(algorithm: type[Any], env: VecEnv, **arguments: Any) -> tuple[Any, Bat
     return model, keep
 
 
+@cache
+def learned_from_plain_answers(algorithm: Algorithm, n_envs: int, as_dict: bool) -> tuple[Any, Batches]:
+    return learn(algorithm, diary(n_envs, as_dict=as_dict, ending="truncated", lengths=(5, 7)))
+
+
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("as_dict", [False, True])
 @pytest.mark.parametrize("n_envs", [1, 3])
@@ -129,9 +134,8 @@ def test_the_kind_of_the_answers_makes_no_difference(
     algorithm: Algorithm, n_envs: int, as_dict: bool, kind: str
 ) -> None:
     """The batches and the policy are, to the bit, those of SB3's own VecEnv; not a word is lost over it."""
-    plain = diary(n_envs, as_dict=as_dict, ending="truncated", lengths=(5, 7))
     odd = ODD[kind][0](diary(n_envs, as_dict=as_dict, ending="truncated", lengths=(5, 7)))
-    expected, batches = learn(algorithm, plain)
+    expected, batches = learned_from_plain_answers(algorithm, n_envs, as_dict)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # PyTorch's, which A2C draws too

@@ -52,6 +52,7 @@ def play(n_iterations: int, **arguments: Any) -> tuple[REINFORCE, Tape]:
         lambda: TabularEnv(MDP),
         N_ENVS,
         n_iterations,
+        algorithm=REINFORCE,
         keep_policies=False,
         prepare=uniform,
         learning_rate=0.0,

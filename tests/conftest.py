@@ -1,11 +1,23 @@
-"""What every test shares: one torch thread, and property tests that draw the same examples on every run."""
+"""What every test shares: one torch thread, property tests that draw the same examples on every run, an EnvPool."""
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
+import pytest
 import torch as th
 from hypothesis import settings
+
+from tests.helpers.vec_envs import FakePool
 
 th.set_num_threads(1)
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("deterministic")
+
+
+@pytest.fixture
+def fake_envpool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ``envpool`` whose environments are :class:`FakePool`."""
+    monkeypatch.setitem(sys.modules, "envpool", SimpleNamespace(make=FakePool))

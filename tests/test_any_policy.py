@@ -18,8 +18,11 @@ from torch.nn.utils import parametrizations
 
 from sb3_pg import ActorPolicy, OffPolicyISPG, VanillaPG
 from sb3_pg.policies.stock import is_stock
-from sb3_pg.update import natural_gradient
-from tests.support import JOINT_CRITIC, OWN_CRITIC, TINY, diary, every_algorithm, log_to_memory, make
+from sb3_pg.update.natural_gradient import FisherMatrix, make_natural
+from tests.helpers.environments import diary
+from tests.helpers.models import JOINT_CRITIC, OWN_CRITIC, TINY, every_algorithm, make
+from tests.helpers.recording import log_to_memory
+from tests.helpers.spies import replace_everywhere
 
 BOX = spaces.Box(-1, 1, (2,))
 
@@ -83,7 +86,7 @@ class BetaDistribution(Distribution):
     def proba_distribution(self, parameters: th.Tensor) -> BetaDistribution:
         a, b = (1 + nn.functional.softplus(parameters)).chunk(2, dim=1)
         beta = th.distributions.Beta(a, b)
-        self.distribution = beta if self.has_kl else Opaque(beta)  # type: ignore[assignment]
+        self.distribution = beta if self.has_kl else Opaque(beta)
         return self
 
     def log_prob(self, actions: th.Tensor) -> th.Tensor:
@@ -110,13 +113,13 @@ class BetaPolicy(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
-        self.action_dist = BetaDistribution(self.has_kl)  # type: ignore[assignment]
+        self.action_dist = BetaDistribution(self.has_kl)
         self.action_net = nn.Linear(self.mlp_extractor.latent_dim_pi, 2 * self.action_space.shape[0])  # type: ignore[index]
         del self.log_std
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_action_dist_from_latent(self, latent_pi: th.Tensor, *args: Any) -> Distribution:
-        return self.action_dist.proba_distribution(self.action_net(latent_pi))  # type: ignore[call-arg, arg-type]
+        return self.action_dist.proba_distribution(self.action_net(latent_pi))
 
 
 class PlainBeta(BetaPolicy):
@@ -127,7 +130,7 @@ class Annealed(ActorCriticPolicy):
     temperature = 1.0
 
     def _get_action_dist_from_latent(self, latent_pi: th.Tensor, *args: Any) -> Distribution:
-        return self.action_dist.proba_distribution(self.action_net(latent_pi) / self.temperature)  # type: ignore[call-arg]
+        return self.action_dist.proba_distribution(self.action_net(latent_pi) / self.temperature)
 
 
 class Anneal(BaseCallback):
@@ -135,7 +138,8 @@ class Anneal(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        self.model.policy.temperature *= 0.5
+        policy: Any = self.model.policy
+        policy.temperature *= 0.5
 
 
 class Features(BaseFeaturesExtractor):
@@ -166,6 +170,7 @@ def test_a_trunk_shared_in_the_extractor(algorithm: Any, critic: dict[str, Any],
     model = make(algorithm, diary(2), policy=policy, **critic)
     names = {parameter: name for name, parameter in model.policy.named_parameters()}
     if critic is OWN_CRITIC:
+        assert model.value_optimizer is not None
         (group,) = model.value_optimizer.param_groups
         heads = {"mlp_extractor.critic.0.weight", "mlp_extractor.critic.0.bias", "value_net.weight", "value_net.bias"}
         assert {names[parameter] for parameter in group["params"]} == heads
@@ -249,6 +254,7 @@ def test_a_policy_that_stands_still_is_at_divergence_0(n_reused_batches: int) ->
     dumps = log_to_memory(model)
     model.learn(128, callback=Anneal())
     assert [abs(dump["train/approx_kl"]) for dump in dumps[1:]] == pytest.approx([0.0] * 3, abs=1e-7)
+    assert isinstance(model, OffPolicyISPG)
     assert [past.policy.temperature for past in model.replay_buffer] == [0.0625, 0.125][:n_reused_batches]
 
 
@@ -269,8 +275,8 @@ def test_natural_gradient_is_the_literal_solve(
     seen: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
 
     def noted(policy: Any, batch: Any, damping: float, *args: Any) -> None:
-        parameters = natural_gradient.FisherMatrix(policy, batch).parameters
-        gradient = th.cat([p.grad.flatten().double() for p in parameters])
+        parameters = FisherMatrix(policy, batch).parameters
+        gradient = th.cat([p.grad.flatten().double() for p in parameters if p.grad is not None])
         was_training = policy.training
         policy.set_training_mode(False)
         fisher = th.zeros(len(gradient), len(gradient), dtype=th.float64)
@@ -282,11 +288,10 @@ def test_natural_gradient_is_the_literal_solve(
                 fisher += distribution.probs[0, action].item() * th.outer(score, score).double() / batch.n_rows
         policy.set_training_mode(was_training)
         make_natural(policy, batch, damping, *args)
-        solved = th.cat([p.grad.flatten().double() for p in parameters])
+        solved = th.cat([p.grad.flatten().double() for p in parameters if p.grad is not None])
         seen.append((gradient, th.linalg.solve(fisher + damping * th.eye(len(gradient)).double(), gradient), solved))
 
-    make_natural = natural_gradient.make_natural
-    monkeypatch.setattr("sb3_pg.vanilla_pg.vanilla_pg.make_natural", noted)
+    replace_everywhere(monkeypatch, make_natural, noted)
     model.learn(64)
     assert len(seen) == 2
     for gradient, expected, solved in seen:
@@ -325,7 +330,7 @@ UNUSUAL = {
     "hook of a container": lambda p: hidden(p).register_forward_hook(lambda *args: None),
     "weight_norm": lambda p: parametrizations.weight_norm(hidden(p)[0]),
     "spectral_norm": lambda p: parametrizations.spectral_norm(p.action_net),
-    "old weight_norm": lambda p: nn.utils.weight_norm(hidden(p)[0]),  # type: ignore[attr-defined]
+    "old weight_norm": lambda p: nn.utils.weight_norm(hidden(p)[0]),
     "method of an object": lambda p: setattr(p.mlp_extractor, "forward_actor", lambda x: x),
     "method of the policy": lambda p: setattr(p, "evaluate_actions", lambda *args: None),
     "method of the distribution": lambda p: setattr(p.action_dist, "log_prob", lambda *args: None),
@@ -421,9 +426,10 @@ def test_every_parameter_learns(algorithm: Any, space: Any, kwargs: dict[str, An
 def test_batches_are_used_again_with_a_weight_that_a_hook_computes() -> None:
     """Their policies are copies, which PyTorch does not make of such a weight."""
     model = make(OffPolicyISPG, diary(2), **OWN_CRITIC | {"learning_rate": 0.1}, n_reused_batches=1)
-    nn.utils.weight_norm(model.policy.action_net)  # type: ignore[attr-defined]
+    nn.utils.weight_norm(model.policy.action_net)
     model.policy.optimizer = th.optim.Adam(model.policy.parameters())
     model.learn(96)
+    assert isinstance(model, OffPolicyISPG)
     (past,) = model.replay_buffer
     rows = (past.batch.observations, past.batch.actions)
     _, log_prob, _ = past.policy.evaluate_actions(*rows)

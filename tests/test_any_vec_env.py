@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import torch as th
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
     VecEnv,
     VecEnvWrapper,
     VecFrameStack,
@@ -22,9 +21,9 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_pg import OffPolicyISPG, VanillaPG
-from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.probes import DiaryEnv, Fault
-from tests.support import TINY, Batches, diary, every_algorithm, make, n_updates
+from tests.helpers.environments import Fault, diary, faulty
+from tests.helpers.models import TINY, Algorithm, every_algorithm, make, n_updates
+from tests.helpers.recording import Batches
 
 Observation = Any
 Stepped = tuple[Observation, Any, Any, Any]
@@ -122,17 +121,21 @@ def learn(algorithm: type[Any], env: VecEnv, **arguments: Any) -> tuple[Any, Bat
     return model, keep
 
 
+@cache
+def learned_from_plain_answers(algorithm: Algorithm, n_envs: int, as_dict: bool) -> tuple[Any, Batches]:
+    return learn(algorithm, diary(n_envs, as_dict=as_dict, ending="truncated", lengths=(5, 7)))
+
+
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("as_dict", [False, True])
 @pytest.mark.parametrize("n_envs", [1, 3])
 @every_algorithm
 def test_the_kind_of_the_answers_makes_no_difference(
-    algorithm: type[PolicyGradientAlgorithm], n_envs: int, as_dict: bool, kind: str
+    algorithm: Algorithm, n_envs: int, as_dict: bool, kind: str
 ) -> None:
     """The batches and the policy are, to the bit, those of SB3's own VecEnv; not a word is lost over it."""
-    plain = diary(n_envs, as_dict=as_dict, ending="truncated", lengths=(5, 7))
     odd = ODD[kind][0](diary(n_envs, as_dict=as_dict, ending="truncated", lengths=(5, 7)))
-    expected, batches = learn(algorithm, plain)
+    expected, batches = learned_from_plain_answers(algorithm, n_envs, as_dict)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # PyTorch's, which A2C draws too
@@ -170,7 +173,7 @@ class Trace(BaseCallback):
 
 
 @every_algorithm
-def test_an_array_that_is_written_again_was_read_before(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_an_array_that_is_written_again_was_read_before(algorithm: Algorithm) -> None:
     """The observations in the buffer are those that the actions were drawn at: index, episode and step, in order."""
     trace = Trace()
     make(algorithm, Reusing(diary(2, lengths=(5,))), n_steps=8).learn(48, callback=trace)
@@ -193,7 +196,7 @@ def without_last_observation(infos: list[dict[str, Any]], instead: bool) -> list
 @pytest.mark.parametrize("as_dict", [False, True])
 @pytest.mark.parametrize("algorithm", [VanillaPG, OffPolicyISPG])
 def test_a_time_limit_without_its_last_observation_is_an_end(
-    algorithm: type[PolicyGradientAlgorithm], as_dict: bool, instead: bool
+    algorithm: Algorithm, as_dict: bool, instead: bool
 ) -> None:
     """Nothing follows, as in SB3; one word of it in all of the run."""
     env = diary(3, as_dict=as_dict, ending="truncated")
@@ -208,7 +211,7 @@ def test_a_time_limit_without_its_last_observation_is_an_end(
 
 @every_algorithm
 def test_a_time_limit_that_nobody_bootstraps_at_needs_no_last_observation(
-    algorithm: type[PolicyGradientAlgorithm],
+    algorithm: Algorithm,
 ) -> None:
     env = Odd(diary(2, ending="truncated"), infos=partial(without_last_observation, instead=True))
     with warnings.catch_warnings():
@@ -228,15 +231,9 @@ BEHIND: dict[str, Callable[[VecEnv, Callable[[VecEnv], VecNormalize]], VecEnv]] 
 }
 
 
-def faulty(fault: Fault, as_dict: bool, n_envs: int = 2) -> DummyVecEnv:
-    """The fault is in the last environment."""
-    return DummyVecEnv(
-        [partial(DiaryEnv, index=i, as_dict=as_dict, fault=fault if i == n_envs - 1 else None) for i in range(n_envs)]
-    )
-
-
 def statistics_of(normalizer: VecNormalize) -> list[np.ndarray]:
-    of_obs = normalizer.obs_rms.values() if isinstance(normalizer.obs_rms, dict) else [normalizer.obs_rms]
+    obs_rms: Any = normalizer.obs_rms
+    of_obs = obs_rms.values() if isinstance(obs_rms, dict) else [obs_rms]
     return [np.array(part) for one in (*of_obs, normalizer.ret_rms) for part in (one.mean, one.var, one.count)]
 
 
@@ -259,7 +256,7 @@ class Statistics(BaseCallback):
 @pytest.mark.parametrize("behind", BEHIND)
 @every_algorithm
 def test_statistics_forget_what_is_not_finite(
-    algorithm: type[PolicyGradientAlgorithm], behind: str, settings: dict[str, bool], what: Any, value: float
+    algorithm: Algorithm, behind: str, settings: dict[str, bool], what: Any, value: float
 ) -> None:
     """The environment is named, the means and variances are those of the step before, and learning goes on."""
     is_dict = "Dict" in behind
@@ -269,7 +266,7 @@ def test_statistics_forget_what_is_not_finite(
         found.append(VecNormalize(env, norm_obs_keys=["where"] if is_dict else None, **settings))
         return found[0]
 
-    env = BEHIND[behind](faulty(Fault(what, step=7, value=value), is_dict), normalized)
+    env = BEHIND[behind](faulty(Fault(what, step=7, value=value), n_envs=2, as_dict=is_dict), normalized)
     model = make(algorithm, env, policy="MultiInputPolicy" if is_dict else "MlpPolicy", n_steps=10)
     callback = Statistics(found[0])
     with pytest.raises(ValueError, match="environment 1"):
@@ -285,12 +282,10 @@ def test_statistics_forget_what_is_not_finite(
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("as_dict", [False, True])
 @pytest.mark.parametrize("algorithm", [VanillaPG, OffPolicyISPG])
-def test_a_last_observation_that_is_not_finite_is_named(
-    algorithm: type[PolicyGradientAlgorithm], as_dict: bool, n_envs: int
-) -> None:
+def test_a_last_observation_that_is_not_finite_is_named(algorithm: Algorithm, as_dict: bool, n_envs: int) -> None:
     """It is part of no observation that the policy acts on: the critic's value of it would spoil the loss."""
     # The fifth step is the episode's last, and its observation the terminal one
-    env = faulty(Fault("observation", step=5), as_dict, n_envs)
+    env = faulty(Fault("observation", step=5), n_envs, n_envs - 1, as_dict=as_dict)
     env.envs[-1].unwrapped.ending = "truncated"  # type: ignore[attr-defined]
     with pytest.raises(
         ValueError, match=rf"terminal observation of environment {n_envs - 1} at time step {5 * n_envs}"

@@ -15,12 +15,11 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import REINFORCE, ActorPolicy, EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
-from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.support import JOINT_CRITIC, diary, every_algorithm, make, n_updates
+from tests.helpers.environments import diary
+from tests.helpers.models import JOINT_CRITIC, Algorithm, cases, every_algorithm, make, n_updates
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
-Algorithm = type[PolicyGradientAlgorithm]
 
 BASELINES = ("none", "batch_mean", "time_mean", "leave_one_out", "time_leave_one_out", "optimal", "value")
 NEEDS_OTHERS = ("batch_mean", "time_mean", "leave_one_out", "time_leave_one_out", "optimal")
@@ -59,12 +58,12 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"baseline": "value", "policy": ActorPolicy}, ["baseline='value'", "critic", "policy='MlpPolicy'"]),
     *[
         (arguments, [message, "baseline='value'"])
-        for arguments, message in [
+        for arguments, message in cases(
             ({"incomplete_episodes": "bootstrap"}, "incomplete_episodes='bootstrap'"),
             ({"bootstrap_truncated": True}, "bootstrap_truncated=True"),
             ({"value_learning_rate": 1e-3}, "value_learning_rate"),
             ({"n_value_updates": 5}, "n_value_updates"),
-        ]
+        )
     ],
     (
         {"n_value_updates": 5, "bootstrap_truncated": True},

@@ -27,15 +27,20 @@ from sb3_pg import ActorPolicy, EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.data.batch import Credit, EpisodeBatch
 from sb3_pg.rollout.buffers import BUFFER_BASELINES
 from sb3_pg.rollout.credit import credit_of
-from tests.helpers import Recorder, Rows, Tape, callable_baseline, literal_baseline, literal_gae, literal_returns
-from tests.tabular import TabularEnv, long_episodes_pay
+from tests.helpers import literal
+from tests.helpers.gradients import callable_baseline
+from tests.helpers.literal import Rows
+from tests.helpers.recording import Recorder, Tape
+from tests.helpers.tabular import TabularEnv, long_episodes_pay
 
 NUMBER = spaces.Box(0, np.inf, (1,))
 OBSERVATION_SPACES = {
     EpisodeRolloutBuffer: NUMBER,
     EpisodeDictRolloutBuffer: spaces.Dict({"number": NUMBER, "image": spaces.Box(0, 255, (2, 3), np.uint8)}),
 }
-ESTIMATORS = [(returns, baseline) for returns in ("reward_to_go", "total") for baseline in BUFFER_BASELINES]
+ESTIMATORS: list[tuple[str, Any]] = [
+    (returns, baseline) for returns in ("reward_to_go", "total") for baseline in BUFFER_BASELINES
+]
 ESTIMATORS += [("gae", "value"), ("reward_to_go", callable_baseline)]
 
 # --- a world and its ledger ----------------------------------------------------------------------------------------
@@ -292,16 +297,17 @@ def literal_estimates(buffer: EpisodeRolloutBuffer, world: World, pieces: list[P
 
     rewards, values, last = of(world.reward), of(world.value), [piece.last_value for piece in pieces]
     if buffer.returns_name == "gae":
-        gae = literal_gae(rewards, values, last, buffer.gamma, buffer.gae_lambda)
+        gae = literal.generalized_advantage(rewards, values, buffer.gamma, buffer.gae_lambda, last)
         return gae, [[a + v for a, v in zip(*rows, strict=True)] for rows in zip(gae, values, strict=True)]
-    returns = literal_returns(buffer.returns_name, rewards, last, buffer.gamma)
+    returns = literal.returns_of(buffer.returns_name, rewards, buffer.gamma, last)
     first = [piece.first for piece in pieces]
     if callable(buffer.baseline):
         baseline = [[0.5 - 0.25 * (begin + k) for k in range(len(g))] for begin, g in zip(first, returns, strict=True)]
     else:
-        baseline = literal_baseline(buffer.baseline, returns, first, values)
+        assert isinstance(buffer.baseline, str)
+        baseline = literal.baseline(buffer.baseline, returns, first, values)
     advantages = [[g - b for g, b in zip(*rows, strict=True)] for rows in zip(returns, baseline, strict=True)]
-    return advantages, literal_returns("reward_to_go", rewards, last, buffer.gamma)
+    return advantages, literal.reward_to_go(rewards, buffer.gamma, last)
 
 
 def credit_in(buffer: EpisodeRolloutBuffer, batch: EpisodeBatch) -> Credit:
@@ -508,12 +514,13 @@ def test_the_order_of_environments_does_not_matter(
             incomplete_episodes=rule,
             episodes_per_env=per_env,
         )
-        found = []
+        found: list[dict[tuple[float, ...], list[float]]] = []
         for _ in play(buffer, world, plan):
             batch = buffer.batch
             if batch is None:
                 found.append({})
                 continue
+            assert isinstance(batch.observations, th.Tensor)
             advantages = credit_in(buffer, batch).advantages
             rows = batch.each_episode()
             found.append({tuple(batch.observations[r, 0].tolist()): advantages[r].tolist() for r in rows})
@@ -662,7 +669,7 @@ def test_stock_algorithms_learn_from_the_literal_advantages(
 @stock
 def test_stock_training_is_the_same_with_our_gae(algorithm: str) -> None:
     """The same seed with SB3's buffer and with ours: the same parameters after four updates, to 1e-5."""
-    buffers = [
+    buffers: list[dict[str, Any]] = [
         {"returns": "gae", "baseline": "value", "incomplete_episodes": "bootstrap"},
         {"buffer_class": RolloutBuffer},
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,23 @@ from stable_baselines3.common.vec_env import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.probes import DiaryEnv
-from tests.support import (
+from tests.helpers.environments import DiaryEnv, diary
+from tests.helpers.models import (
     JOINT_CRITIC,
     TINY,
-    Batches,
-    assert_whole,
-    diary,
+    Algorithm,
     differences,
-    episodes_of,
     every_algorithm,
     every_estimator,
-    log_to_memory,
     make,
     n_updates,
     no_episode_ended,
     snapshot,
 )
+from tests.helpers.recording import Batches, assert_whole, episodes_of, log_to_memory
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
-Algorithm = type[PolicyGradientAlgorithm]
 
 ACTION_SPACES = {
     "Discrete": spaces.Discrete(3),
@@ -126,7 +123,9 @@ def test_spaces(
         assert_whole(batch, lengths=[5])
         if n_episodes is not None:
             assert batch.episodes.n_episodes == n_episodes
-    actions, _ = model.predict(env.reset(), deterministic=True)
+    observations = env.reset()
+    assert not isinstance(observations, tuple)
+    actions, _ = model.predict(observations, deterministic=True)
     assert all(action_space.contains(action) for action in actions)
 
 
@@ -143,7 +142,7 @@ def test_gsde(algorithm: Algorithm, estimator: dict[str, Any], kwargs: dict[str,
         draws.append(n_envs)
         reset_noise(n_envs)
 
-    model.policy.reset_noise = count
+    model.policy.reset_noise = count  # type: ignore[method-assign]
     assert_learns(model, 2 * 16 * 2)
     draws_per_rollout = 1 + (16 // 4 if "sde_sample_freq" in kwargs else 0)
     assert draws == [2] * (2 * draws_per_rollout)
@@ -180,6 +179,7 @@ def test_vec_normalize(algorithm: Algorithm) -> None:
     model.learn(40, callback=recorder)
     batch = recorder.updates[0]
     np.testing.assert_array_equal(batch.rewards.numpy(), np.concatenate(recorder.rewards)[: len(batch.rewards)])
+    assert isinstance(batch.observations, th.Tensor)
     assert np.abs(batch.observations.numpy()).max() <= env.clip_obs
     assert model.get_vec_normalize_env() is env
 
@@ -221,7 +221,7 @@ def test_monitor(algorithm: Algorithm, tmp_path: Path) -> None:
 @every_algorithm
 def test_subprocesses(algorithm: Algorithm) -> None:
     """Environments in processes of their own."""
-    env = SubprocVecEnv([lambda index=index: DiaryEnv([4], index) for index in range(2)], start_method="fork")
+    env = SubprocVecEnv([partial(DiaryEnv, [4], index) for index in range(2)], start_method="fork")
     try:
         for batch in assert_learns(make(algorithm, env), 64):
             assert_whole(batch, lengths=[4])
@@ -444,7 +444,7 @@ def test_tensorboard_run_is_named_after_the_class(algorithm: Algorithm, tmp_path
 def test_episode_quota(algorithm: Algorithm, estimator: dict[str, Any]) -> None:
     """With ``n_episodes`` every batch holds exactly that many, the first ones of each environment, equally shared."""
     lengths = [[1, 2], [5, 3], [9, 1, 1, 1, 12]]
-    env = DummyVecEnv([lambda i=i: DiaryEnv(lengths[i], i) for i in range(3)])
+    env = DummyVecEnv([partial(DiaryEnv, lengths[i], i) for i in range(3)])
     model = make(algorithm, env, n_steps=1000, n_episodes=6, **estimator)
     recorder = Batches()
     model.learn(150, callback=recorder)
@@ -544,9 +544,12 @@ def test_policy_outputs(algorithm: Algorithm, estimator: dict[str, Any]) -> None
     model = make(algorithm, env, **estimator)
     actions, values, log_prob = model.policy(th.zeros(3, 3), deterministic=True)
     assert actions.shape == (3,) and values.shape == (3, 1) and log_prob.shape == (3,)
-    predicted, state = model.predict(env.reset(), state=None, episode_start=np.ones(3, dtype=bool), deterministic=True)
+    observations = env.reset()
+    assert isinstance(observations, np.ndarray)
+    predicted, state = model.predict(observations, None, np.ones(3, dtype=bool), deterministic=True)
     assert predicted.shape == (3,) and state is None
     mean, _ = evaluate_policy(model, env, n_eval_episodes=3, warn=False)
+    assert isinstance(mean, float)
     assert 5 <= mean <= 15
 
 

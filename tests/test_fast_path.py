@@ -19,14 +19,13 @@ from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.policies import acting
 from sb3_pg.policies.acting import actor_of
 from sb3_pg.policies.stock import is_stock
-from tests.support import JOINT_CRITIC, MONTE_CARLO, every_algorithm, make
-
-Algorithm = type[PolicyGradientAlgorithm]
+from tests.helpers.models import JOINT_CRITIC, MONTE_CARLO, Algorithm, every_algorithm, make
 
 
 class Facts(BaseCallback):
     """Keeps what every rollout put into the buffer."""
 
+    model: PolicyGradientAlgorithm
     FIELDS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages")
 
     def __init__(self) -> None:
@@ -158,7 +157,7 @@ def hooked(module_of: Any) -> ActorCriticPolicy:
 def replaced() -> ActorCriticPolicy:
     """A policy with a method of the user's on the object."""
     one = policy()
-    one.forward = lambda obs, deterministic=False: None  # type: ignore[assignment, method-assign]
+    one.forward = lambda obs, deterministic=False: None  # type: ignore[assignment, method-assign, return-value]
     return one
 
 
@@ -205,7 +204,7 @@ def test_a_buffer_that_overrides_add_gets_every_step(algorithm: Algorithm) -> No
 def test_observations_that_are_no_float32(algorithm: Algorithm) -> None:
     """Integers and doubles reach the network as SB3 hands them over, in float32."""
 
-    class Env(gym.Env[np.ndarray, int]):
+    class Env(gym.Env[np.ndarray, Any]):
         observation_space = spaces.Box(-5, 5, (2, 2), np.int64)
         action_space = spaces.Discrete(2)
 

@@ -1,7 +1,7 @@
 """The gradient that ``OffPolicyISPG.learn`` hands to its optimizer in each step of an update is the literal formula.
 
 The reference shares nothing with the package: it knows the steps from a recorder around each environment, weighs them
-with the plain Python of :mod:`tests.estimators.reference` and :func:`literal_weights`, and adds the scores up one by
+with the plain Python of :mod:`tests.helpers.literal` and :func:`literal_weights`, and adds the scores up one by
 one in double precision, under the policy as it was before the gradient step. The policies that sampled are those of
 the beginning of each iteration. Plain gradient descent moves them so far that the ratios matter: a test in which every
 |rho - 1| stays below 0.05, while all batches to be used again are there, fails.
@@ -28,27 +28,23 @@ from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.minibatches import Minibatch, minibatches
 from sb3_pg.estimators import EpisodeIndex
-from sb3_pg.off_policy_ispg import off_policy_ispg
-from tests.estimators import reference
-from tests.helpers import (
-    GradientStep,
+from tests.helpers import literal
+from tests.helpers.environments import OBSERVATIONS, SPACES, RandomEnv
+from tests.helpers.gradients import (
     Played,
-    RandomEnv,
     Reference,
-    Rows,
-    Step,
-    Tape,
     batched,
     callable_baseline,
     divisors_of_learn,
     literal_gradient,
     log_prob_of,
     mean_and_scale,
-    record,
     samples_of_learn,
 )
-from tests.tabular import TabularEnv, long_episodes_pay
-from tests.test_gradient_of_learn import OBSERVATIONS, SPACES, Negate, tabular_env
+from tests.helpers.literal import Rows
+from tests.helpers.recording import GradientStep, Negate, Step, Tape, record
+from tests.helpers.spies import replace_everywhere
+from tests.helpers.tabular import TabularEnv, long_episodes_pay, tabular_env
 
 # --- the literal formulas -------------------------------------------------------------------------------------------
 
@@ -77,9 +73,9 @@ def literal_weights(
     shares = [count / sum(counts) for count in counts]
     weights: Rows = []
     for own, own_share in zip(sample, shares, strict=True):
-        above = reference.path_weights(log_ratios(tape, policy, own), level)
+        above = literal.path_weights(log_ratios(tape, policy, own), level)
         others = [
-            (share, reference.path_weights(log_ratios(tape, tape.policies[one.iteration], own), level))
+            (share, literal.path_weights(log_ratios(tape, tape.policies[one.iteration], own), level))
             for one, share in zip(sample, shares, strict=True)
             if one is not own
         ]
@@ -89,7 +85,7 @@ def literal_weights(
         ]
     alpha = model.defensive_coef
     weights = [[min(w / (1 - alpha + alpha * w), max_weight) for w in row] for row in weights]
-    return reference.self_normalized(weights, level) if model.self_normalize else weights
+    return literal.self_normalized(weights, level) if model.self_normalize else weights
 
 
 def literal_credit(model: OffPolicyISPG, sample: Sequence[Played], weights: Rows) -> list[float]:
@@ -99,7 +95,7 @@ def literal_credit(model: OffPolicyISPG, sample: Sequence[Played], weights: Rows
     if model.importance == "per_decision":
         rewards = [row for one in sample for row in one.rewards]
         baseline = [[b + mean for b in row] for one in sample for row in one.baseline]
-        credit = reference.per_decision_credit(weights, rewards, baseline, model.gamma)
+        credit = literal.per_decision_credit(weights, rewards, baseline, model.gamma)
         credit = [[c / scale for c in row] for row in credit]
     else:
         pairs = zip(advantages, weights, strict=True)
@@ -123,6 +119,12 @@ def literal_multipliers(
         literal_credit(model, [replace(played, baseline=nothing)], weights),
         literal_credit(model, [alone], weights),
     )
+
+
+def policy_before(taken: GradientStep) -> ActorCriticPolicy:
+    """The policy that a step was taken from."""
+    assert taken.policy is not None
+    return taken.policy
 
 
 def literal_kl(old: ActorCriticPolicy, new: ActorCriticPolicy, step: Step) -> th.Tensor:
@@ -149,8 +151,7 @@ def literal_step(
     model: OffPolicyISPG, tape: Tape, taken: GradientStep, sample: Sequence[Played], divisor: float
 ) -> Reference:
     """The gradient that a step should have handed to the optimizer."""
-    policy, start = taken.policy, tape.policies[taken.iteration]
-    assert policy is not None
+    policy, start = policy_before(taken), tape.policies[taken.iteration]
     if model.clip_range is None:
         weights = literal_weights(model, tape, policy, sample, model.max_weight or math.inf)
         credit = literal_credit(model, sample, weights)
@@ -167,6 +168,7 @@ def literal_step(
             return th.min(rho * worth[row], rho.clamp(1 - eps, 1 + eps) * worth[row])
 
     def penalty(step: Step) -> th.Tensor:
+        assert taken.kl_coef is not None
         return taken.kl_coef * literal_kl(start, policy, step)
 
     is_penalised = model.kl_constraint == "penalty"
@@ -178,7 +180,7 @@ def literal_step(
 
 def ratios_to_the_start(tape: Tape, taken: GradientStep, played: Played) -> np.ndarray:
     """``(n_rows,)`` pi / (pi at the update's start) before a gradient step."""
-    now, start = taken.policy, tape.policies[taken.iteration]
+    now, start = policy_before(taken), tape.policies[taken.iteration]
     steps = [(piece, step) for piece in played.pieces for step in piece.steps]
     return np.exp([log_prob_of(tape, now, *one) - log_prob_of(tape, start, *one) for one in steps])
 
@@ -275,7 +277,7 @@ def test_gradient_is_the_literal_sum(
     assert is_carried(samples) and max(map(len, samples.values())) == 1 + n_reused_batches
     if model.max_weight is not None:
         weights = [
-            literal_weights(model, tape, taken.policy, samples[taken.iteration], model.max_weight)
+            literal_weights(model, tape, policy_before(taken), samples[taken.iteration], model.max_weight)
             for taken in tape.gradient_steps
         ]
         truncated = [w == model.max_weight for rows in weights for row in rows for w in row]
@@ -503,7 +505,8 @@ def test_minibatches_are_a_partition(batch_size: int | None, whole_episodes: boo
         assert sorted(orders[-1]) == list(range(index.n_rows))
         assert [part.n_rows for part in parts] == [len(part) for part in rows]
         assert sum(part.share for part in parts) == pytest.approx(1, abs=1e-12)
-        is_whole = batch_size is None or batch_size >= index.n_rows
+        size = index.n_rows if batch_size is None else batch_size
+        is_whole = size >= index.n_rows
         for part, own, is_last in zip(parts, rows, [*[False] * (len(parts) - 1), True], strict=True):
             episode, step = index.episode[own].tolist(), index.step[own].tolist()
             if is_whole or whole_episodes:
@@ -512,10 +515,10 @@ def test_minibatches_are_a_partition(batch_size: int | None, whole_episodes: boo
                 assert part.episodes.lengths.tolist() == [lengths[one] for one in each]
                 assert part.episodes.step.tolist() == step
                 assert [each[one] for one in part.episodes.episode] == episode
-                assert is_whole or is_last or len(own) >= batch_size > len(own) - lengths[each[-1]]
+                assert is_whole or is_last or len(own) >= size > len(own) - lengths[each[-1]]
             else:
                 assert part.episodes is None and part.share == len(own) / index.n_rows
-                assert len(own) == batch_size or (is_last and len(own) < batch_size)
+                assert len(own) == size or (is_last and len(own) < size)
         assert is_whole == (len(parts) == 1)
     assert is_whole == (orders[0] == orders[1]) and is_whole == (orders[1] == orders[2])
 
@@ -556,7 +559,7 @@ def test_minibatches_add_up_to_the_full_gradient(
             epochs[-1].append(part.share)
             yield part
 
-    monkeypatch.setattr(off_policy_ispg, "minibatches", noted)
+    replace_everywhere(monkeypatch, minibatches, noted)
     model, tape = learn(
         importance=importance,
         loss_reduction=loss_reduction,
@@ -568,7 +571,7 @@ def test_minibatches_add_up_to_the_full_gradient(
         discount_gradient=True,
         ent_coef=0.1,
         prepare=nudged_before_training,
-        **{"baseline": "value"} if importance == "timestep" else {"baseline": "time_leave_one_out"},
+        baseline="value" if importance == "timestep" else "time_leave_one_out",
     )
     samples = samples_of_learn(model, tape)
     divisors = divisors_of_learn(model, samples)
@@ -576,7 +579,7 @@ def test_minibatches_add_up_to_the_full_gradient(
     for k, shares in enumerate(epochs):
         taken = [next(steps) for _ in shares]
         iteration = taken[0].iteration
-        total = sum(share * one.gradient.double() for share, one in zip(shares, taken, strict=True))
-        literal = literal_step(model, tape, taken[0], samples[iteration], divisors[iteration])
-        assert len(shares) > 1 and literal.error(total) <= 1e-6, f"epoch {k}: error {literal.error(total):.1e}"
+        total = th.stack([share * one.gradient.double() for share, one in zip(shares, taken, strict=True)]).sum(dim=0)
+        expected = literal_step(model, tape, taken[0], samples[iteration], divisors[iteration])
+        assert len(shares) > 1 and expected.error(total) <= 1e-6, f"epoch {k}: error {expected.error(total):.1e}"
     assert next(steps, None) is None and len(epochs) == 2 * len(samples) >= 4

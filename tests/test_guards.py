@@ -11,19 +11,16 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.data.batch import EpisodeBatch
-from tests.probes import BrokenEnvironment, DiaryEnv, Fault
-from tests.support import (
+from sb3_pg.data.batch import ReturnsBatch
+from tests.helpers.environments import BrokenEnvironment, Fault, diary, faulty
+from tests.helpers.models import (
     JOINT_CRITIC,
     MONTE_CARLO,
     OWN_CRITIC,
-    Batches,
-    StopAfter,
-    assert_whole,
-    diary,
+    Algorithm,
     differences,
     every_algorithm,
     every_estimator,
@@ -32,24 +29,15 @@ from tests.support import (
     no_episode_ended,
     snapshot,
 )
+from tests.helpers.recording import Batches, StopAfter, assert_whole
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
-Algorithm = type[PolicyGradientAlgorithm]
 
 every_critic = pytest.mark.parametrize("estimator", [JOINT_CRITIC, OWN_CRITIC], ids=["joint critic", "own critic"])
 
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 every_not_finite = pytest.mark.parametrize("value", NOT_FINITE.values(), ids=NOT_FINITE.keys())
-
-
-def faulty(fault: Fault, n_envs: int = 3, faulty_env: int = 1, **kwargs: Any) -> DummyVecEnv:
-    """Several :class:`DiaryEnv`, one of which has a fault."""
-
-    def build(index: int) -> DiaryEnv:
-        return DiaryEnv(index=index, fault=fault if index == faulty_env else None, **kwargs)
-
-    return DummyVecEnv([lambda index=index: build(index) for index in range(n_envs)])
 
 
 def assert_intact(model: PolicyGradientAlgorithm, before: dict[str, Any], path: Path) -> None:
@@ -143,7 +131,7 @@ def test_terminal_observation(algorithm: Algorithm, estimator: dict[str, Any], t
 # Not finite, from the loss and its gradient
 
 
-def one_nan(batch: EpisodeBatch) -> th.Tensor:
+def one_nan(batch: ReturnsBatch) -> th.Tensor:
     """A broken baseline."""
     values = th.zeros_like(batch.returns)
     values[-1] = math.nan
@@ -167,7 +155,9 @@ def test_gradient(algorithm: Algorithm, estimator: dict[str, Any], value: float,
     """A gradient that is not finite is not stepped along, and leaves no trace in the optimizer."""
     model = make(algorithm, diary(2), **estimator).learn(32)
     before = snapshot(model)
-    handle = model.policy.action_net.weight.register_hook(lambda gradient: gradient * value)
+    weight = model.policy.action_net.weight
+    assert isinstance(weight, th.Tensor)
+    handle = weight.register_hook(lambda gradient: gradient * value)
     with pytest.raises(ValueError, match=r"gradient .*not finite.*No parameter was changed"):
         model.learn(32, reset_num_timesteps=False)
     assert_intact(model, before, tmp_path)
@@ -309,6 +299,7 @@ def test_steps_are_numbered_right_after_a_stop(algorithm: Algorithm, step: int) 
     recorder = Batches()
     model.learn(2 * 16 * 3, callback=recorder, reset_num_timesteps=False)
     for batch in recorder.updates:
+        assert isinstance(batch.observations, th.Tensor)
         assert batch.episodes.step.tolist() == batch.observations[:, 2].tolist()
 
 
@@ -336,4 +327,5 @@ def test_warns_again_only_for_another_reason(algorithm: Algorithm) -> None:
 def test_integers_and_images_are_not_checked(algorithm: Algorithm) -> None:
     """Integer observations cannot be NaN: an environment with only those works."""
     model = make(algorithm, diary(1, as_dict=True), policy="MultiInputPolicy").learn(16)
+    assert isinstance(model._last_obs, dict)
     assert np.issubdtype(model._last_obs["index"].dtype, np.integer)

@@ -15,13 +15,16 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.save_util import save_to_pkl
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_pg import OffPolicyISPG
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.update.history import BatchHistory
-from tests.helpers import RandomEnv
-from tests.support import OWN_CRITIC, diary, differences, log_to_memory, make, snapshot
+from tests.helpers.environments import RandomEnv, diary
+from tests.helpers.models import OWN_CRITIC, differences, make, snapshot
+from tests.helpers.recording import log_to_memory
+from tests.helpers.spies import replace_everywhere
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
@@ -42,6 +45,12 @@ def ispg(env: Any = None, n_reused_batches: int = 3, **kwargs: Any) -> OffPolicy
     model = make(OffPolicyISPG, env, n_reused_batches=n_reused_batches, **settings | kwargs)
     assert isinstance(model, OffPolicyISPG)
     return model
+
+
+def env_of(model: OffPolicyISPG) -> VecEnv:
+    env = model.get_env()
+    assert env is not None
+    return env
 
 
 def per_update(model: OffPolicyISPG) -> int:
@@ -70,6 +79,8 @@ every_model = pytest.mark.parametrize("name", MODELS)
 class Rollouts(BaseCallback):
     """Keeps the batch and the policy's parameters of every rollout, and what was logged of every update."""
 
+    model: OffPolicyISPG
+
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[EpisodeBatch] = []
@@ -84,7 +95,9 @@ class Rollouts(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         # A copy, so that what happens to the algorithm's own later does not matter
-        self.batches.append(copy.deepcopy(self.model.rollout_buffer.batch))
+        batch = copy.deepcopy(self.model.rollout_buffer.batch)
+        assert batch is not None
+        self.batches.append(batch)
         self.policies.append(copy.deepcopy(self.model.policy.state_dict()))
 
     def _on_training_end(self) -> None:
@@ -96,6 +109,8 @@ class Rollouts(BaseCallback):
 
 class Sizes(BaseCallback):
     """The number of batches in the history, and their bytes, before each rollout."""
+
+    model: OffPolicyISPG
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,6 +233,7 @@ def test_behind_vec_normalize() -> None:
     model, rollouts = ispg(env, learning_rate=0.0), Rollouts()
     model.learn(6 * per_update(model), callback=rollouts)
     for one, batch in zip(model.replay_buffer, rollouts.batches[::-1], strict=False):
+        assert isinstance(one.batch.observations, th.Tensor) and isinstance(batch.observations, th.Tensor)
         assert th.equal(one.batch.observations, batch.observations)
         assert th.equal(one.batch.rewards, batch.rewards)
     for logged in rollouts.logged[1:]:
@@ -273,10 +289,10 @@ def test_save_and_go_on(name: str, tmp_path: Path) -> None:
             going_on = OffPolicyISPG.load(tmp_path / "model", device="cpu")
             going_on.load_replay_buffer(tmp_path / "history")
             # The same environments, begun anew in both runs
-            going_on.set_env(MODELS[name]().env)
+            going_on.set_env(env_of(MODELS[name]()))
         else:
             going_on = model
-            going_on.set_env(MODELS[name]().env)
+            going_on.set_env(env_of(MODELS[name]()))
         going_on.set_random_seed(5)
         logs.append(log_to_memory(going_on))
         going_on.learn(5 * per_update(model), reset_num_timesteps=False)
@@ -294,7 +310,7 @@ def test_without_the_history_it_goes_on_otherwise(tmp_path: Path) -> None:
     assert len(loaded.replay_buffer) == 0
     ends = []
     for going_on in (model, loaded):
-        going_on.set_env(ispg().env)
+        going_on.set_env(env_of(ispg()))
         going_on.set_random_seed(5)
         ends.append(snapshot(going_on.learn(32, reset_num_timesteps=False)))
     assert differences(ends[0]["policy"], ends[1]["policy"]) != []
@@ -437,7 +453,7 @@ def test_interrupted_save(exists: bool, error: BaseException, tmp_path: Path, mo
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("sb3_pg.update.history.save_to_pkl", half)
+        replace_everywhere(patched, save_to_pkl, half)
         with pytest.raises(type(error)):
             model.save_replay_buffer(path)
     assert path.exists() == exists
@@ -467,5 +483,5 @@ def test_get_and_set_parameters_leave_the_history_alone() -> None:
     model = ispg().learn(160)
     assert model.get_parameters().keys() == {"policy", "policy.optimizer"}
     before = list(model.replay_buffer)
-    model.set_parameters(model.get_parameters())
+    model.set_parameters(model.get_parameters())  # type: ignore[arg-type]
     assert list(model.replay_buffer) == before

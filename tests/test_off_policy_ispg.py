@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,10 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
-from tests.helpers import RandomEnv
-from tests.support import JOINT_CRITIC, OWN_CRITIC, diary, differences, make, snapshot
+from tests.helpers.environments import RandomEnv, diary
+from tests.helpers.models import AS_PPO, JOINT_CRITIC, OWN_CRITIC, cases, differences, make, snapshot
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "ignore:You have specified a mini-batch size")
-
-#: PPO's own settings, where OffPolicyISPG has others.
-AS_PPO: dict[str, Any] = {
-    "learning_rate": 3e-4,
-    "batch_size": 64,
-    "n_epochs": 10,
-    "clip_range": 0.2,
-    "gae_lambda": 0.95,
-    "normalize_advantage": True,
-    "target_kl": None,
-    "value_learning_rate": None,
-    "n_value_updates": 1,
-}
 
 
 def parameters_after(algorithm: Any, env_id: str, n_updates: int = 10, **settings: Any) -> dict[str, th.Tensor]:
@@ -46,7 +34,7 @@ def assert_same(ours: dict[str, th.Tensor], theirs: dict[str, th.Tensor], tolera
     assert ours.keys() == theirs.keys()
     for name in ours:
         th.testing.assert_close(
-            ours[name], theirs[name], rtol=tolerance, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
+            ours[name], theirs[name], rtol=tolerance, atol=tolerance, msg=partial("{}: {}".format, name)
         )
 
 
@@ -147,15 +135,15 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     *[({"min_ess": c}, ["min_ess", "between 0 and 1", "None", str(c)]) for c in (0.0, 1.0, -0.5, 64, math.nan)],
     *[({"n_reused_batches": n}, ["n_reused_batches", "integer >= 1", repr(n)]) for n in (-1, 1.5)],
     *[
-        ({"importance": "none"} | arguments, [*named, "importance='none'", "importance='timestep'"])
-        for arguments, named in [
+        ({"importance": "none", **arguments}, [*named, "importance='none'", "importance='timestep'"])
+        for arguments, named in cases(
             ({"max_weight": 2.0}, ["max_weight=2.0"]),
             ({"self_normalize": True}, ["self_normalize=True"]),
             ({"defensive_coef": 0.1}, ["defensive_coef=0.1"]),
             ({"min_ess": 0.5}, ["min_ess=0.5"]),
             ({"n_reused_batches": 2}, ["n_reused_batches=2"]),
             ({"max_weight": 2.0, "min_ess": 0.5}, ["max_weight=2.0 and min_ess=0.5"]),
-        ]
+        )
     ],
     *[
         (
@@ -166,12 +154,12 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         for clip_range in (0.2, lambda left: 0.2 * left)
     ],
     *[
-        ({"clip_range": 0.2} | arguments, [named, "clip_range", "leave one of them out", "clip_range=None"])
-        for arguments, named in [
+        ({"clip_range": 0.2, **arguments}, [named, "clip_range", "leave one of them out", "clip_range=None"])
+        for arguments, named in cases(
             ({"max_weight": 2.0}, "max_weight=2.0"),
             ({"self_normalize": True}, "self_normalize=True"),
             ({"defensive_coef": 0.1, "max_weight": 2.0}, "max_weight=2.0 and defensive_coef=0.1"),
-        ]
+        )
     ],
     *[
         ({name: value}, [name, "number > 0", "None", str(value)])
@@ -315,6 +303,7 @@ def test_clip_range_vf(estimator: dict[str, Any]) -> None:
             settings |= {"value_learning_rate": 0.01, "n_value_updates": 10}
         model = make(OffPolicyISPG, diary(2), **estimator | settings, clip_range_vf=clip_range_vf).learn(32)
         batch = model.rollout_buffer.batch
+        assert batch is not None
         with th.no_grad():
             values = model.policy.predict_values(batch.observations).flatten()
         return float((values - batch.values).abs().mean()), snapshot(model)
@@ -355,7 +344,7 @@ def test_loaded_by_the_zoo(arguments: dict[str, Any], tmp_path: Path) -> None:
         for one in (model, loaded):
             one.set_random_seed(0)
             actions.append(one.predict(observations, deterministic=is_deterministic)[0])
-        np.testing.assert_array_equal(*actions)
+        np.testing.assert_array_equal(actions[0], actions[1])
     assert differences(snapshot(model)["policy"], snapshot(loaded)["policy"]) == []
     again = OffPolicyISPG.load(tmp_path / "model", env=diary(), device="cpu")
     again.learn(16, reset_num_timesteps=False)

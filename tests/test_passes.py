@@ -14,7 +14,7 @@ from sb3_pg.data.minibatches import CACHE_ROWS
 from sb3_pg.policies.kept_critic import KeptCritic
 from sb3_pg.policies.passes import Passes
 from sb3_pg.policies.stock import is_stock
-from tests.helpers import gradient_in
+from tests.helpers.gradients import gradient_in
 
 N_ROWS = 50
 ACTION_SPACES = {

@@ -15,8 +15,8 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_pg import ActorCnnPolicy, ActorPolicy, EpisodeDictRolloutBuffer, EpisodeRolloutBuffer, MultiInputActorPolicy
-from tests.probes import DiaryEnv
-from tests.support import diary, differences, every_algorithm, make
+from tests.helpers.environments import DiaryEnv, diary
+from tests.helpers.models import differences, every_algorithm, make
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 

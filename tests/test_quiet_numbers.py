@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from stable_baselines3 import A2C, PPO
 
 from sb3_pg import REINFORCE, EpisodeRolloutBuffer, OffPolicyISPG, VanillaPG
-from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.estimators import effective_sample_size
-from tests.support import OWN_CRITIC, TINY, Batches, diary, differences, every_algorithm, log_to_memory, make, snapshot
+from tests.helpers.environments import diary
+from tests.helpers.models import OWN_CRITIC, TINY, Algorithm, differences, every_algorithm, make, snapshot
+from tests.helpers.recording import Batches, log_to_memory
 
 # Rows not in use, in SB3's own algorithms
 
@@ -56,7 +57,7 @@ def test_no_row_at_all_is_an_error(algorithm: Any) -> None:
 
 
 @every_algorithm
-def test_batches_of_one_row_are_not_normalised(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_batches_of_one_row_are_not_normalised(algorithm: Algorithm) -> None:
     """Refused where every batch has one; not where a quota of episodes has more."""
     arguments: dict[str, Any] = {"n_steps": 1, "normalize_advantage": True, "incomplete_episodes": "truncate"}
     with pytest.raises(ValueError, match=r"normalize_advantage=True.*n_steps=1.*n_steps >= 2"):
@@ -66,7 +67,7 @@ def test_batches_of_one_row_are_not_normalised(algorithm: type[PolicyGradientAlg
 
 
 @every_algorithm
-def test_a_single_row_stays_as_it_is(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_a_single_row_stays_as_it_is(algorithm: Algorithm) -> None:
     """An episode of one step: the gradient is that without the normalisation, as in SB3's PPO."""
 
     def grad_norms(normalize_advantage: bool) -> list[float]:
@@ -82,7 +83,7 @@ def test_a_single_row_stays_as_it_is(algorithm: type[PolicyGradientAlgorithm]) -
 
 
 @every_algorithm
-def test_equal_advantages_teach_nothing(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_equal_advantages_teach_nothing(algorithm: Algorithm) -> None:
     """All 7 but for rounding: not the rounding, blown up to a deviation of 1."""
     model = make(algorithm, diary(2), normalize_advantage=True, baseline=lambda batch: batch.returns - 7.0)
     before = snapshot(model)["policy"]
@@ -94,7 +95,7 @@ def test_equal_advantages_teach_nothing(algorithm: type[PolicyGradientAlgorithm]
 # The optimal constant
 
 LEVELS = ("timestep", "trajectory", "per_decision", "none")
-OPTIMAL: list[tuple[type[PolicyGradientAlgorithm], dict[str, Any]]] = [
+OPTIMAL: list[tuple[Algorithm, dict[str, Any]]] = [
     *[
         (algorithm, {"returns": returns})
         for algorithm in (REINFORCE, VanillaPG)
@@ -108,6 +109,7 @@ OPTIMAL: list[tuple[type[PolicyGradientAlgorithm], dict[str, Any]]] = [
 
 def literal_sums(model: Any, batch: EpisodeBatch, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """R_i and S_i of each episode, score by score: what multiplies a score, with the returns and without."""
+    assert isinstance(batch.observations, th.Tensor)
     policy, level = model.policy, getattr(model, "importance", "timestep")
     parameters = [p for name, p in policy.named_parameters() if "value" not in name]
     with_returns, alone = [], []
@@ -131,7 +133,7 @@ def literal_sums(model: Any, batch: EpisodeBatch, returns: th.Tensor) -> tuple[t
 
 @pytest.mark.parametrize(("algorithm", "arguments"), OPTIMAL, ids=str)
 def test_the_optimal_baseline_minimises_the_variance_of_what_is_used(
-    algorithm: type[PolicyGradientAlgorithm], arguments: dict[str, Any]
+    algorithm: Algorithm, arguments: dict[str, Any]
 ) -> None:
     """Of sum_i |R_i - b S_i|^2 in every batch, with carried steps in it: no other constant is better."""
     model = make(
@@ -156,7 +158,7 @@ def test_the_optimal_baseline_minimises_the_variance_of_what_is_used(
 
 
 @every_algorithm
-def test_a_total_return_is_not_discounted_twice(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_a_total_return_is_not_discounted_twice(algorithm: Algorithm) -> None:
     with pytest.raises(ValueError, match=r"discount_gradient=True would discount twice.*returns='total'"):
         make(algorithm, diary(), returns="total", discount_gradient=True)
 
@@ -165,7 +167,7 @@ def test_a_total_return_is_not_discounted_twice(algorithm: type[PolicyGradientAl
 
 
 @every_algorithm
-def test_a_ratio_of_no_signal_is_told_once(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_a_ratio_of_no_signal_is_told_once(algorithm: Algorithm) -> None:
     model = make(algorithm, diary(), n_steps=5, log_gradient_variance=True, baseline="none")
     dumps = log_to_memory(model)
     with pytest.warns(UserWarning, match="gradient_snr is nan") as caught:
@@ -175,7 +177,7 @@ def test_a_ratio_of_no_signal_is_told_once(algorithm: type[PolicyGradientAlgorit
 
 
 @every_algorithm
-def test_the_parts_of_a_cut_episode_are_one_part(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_the_parts_of_a_cut_episode_are_one_part(algorithm: Algorithm) -> None:
     """One environment, several segments, the last of them cut: no two independent parts, hence nan and a word."""
     model = make(
         algorithm, diary(), n_steps=12, log_gradient_variance=True, baseline="none", incomplete_episodes="truncate"
@@ -191,7 +193,7 @@ def test_the_effective_sample_size_of_equal_weights_is_all(n: int, weight: float
 
 
 @every_algorithm
-def test_episodes_are_counted_that_ended(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_episodes_are_counted_that_ended(algorithm: Algorithm) -> None:
     """12 steps of episodes of 5: two end in the first rollout, and the third is cut."""
     model = make(algorithm, diary(2), n_steps=12, incomplete_episodes="truncate", baseline="none")
     dumps = log_to_memory(model)
@@ -200,7 +202,7 @@ def test_episodes_are_counted_that_ended(algorithm: type[PolicyGradientAlgorithm
 
 
 @pytest.mark.parametrize("algorithm", [VanillaPG, OffPolicyISPG])
-def test_lambda_zero_explains_nothing_by_itself(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_lambda_zero_explains_nothing_by_itself(algorithm: Algorithm) -> None:
     """The critic has learned nothing, and the lambda returns of lambda 0 are mostly what it says."""
     keep = Batches()
     env = diary(2, lengths=(50,))
@@ -231,7 +233,7 @@ def test_the_natural_gradient_has_a_rate_of_its_own_with_plain_steps() -> None:
 
 
 @every_algorithm
-def test_nothing_falls_below_zero(algorithm: type[PolicyGradientAlgorithm]) -> None:
+def test_nothing_falls_below_zero(algorithm: Algorithm) -> None:
     """63 steps where 50 were asked for."""
     clip: dict[str, Any] = {"clip_range": lambda p: 0.2 * p, "clip_range_vf": lambda p: 0.2 * p}
     arguments = OWN_CRITIC | {

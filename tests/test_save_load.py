@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg import VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.data.batch import EpisodeBatch
-from tests.support import (
+from sb3_pg.data.batch import ReturnsBatch
+from tests.helpers.environments import diary
+from tests.helpers.models import (
     ESTIMATORS,
     JOINT_CRITIC,
     MONTE_CARLO,
     OWN_CRITIC,
     TINY,
-    Batches,
-    assert_whole,
-    diary,
+    Algorithm,
     differences,
     every_algorithm,
-    log_to_memory,
     make,
     n_updates,
     no_episode_ended,
     snapshot,
 )
+from tests.helpers.recording import Batches, assert_whole, log_to_memory
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
-Algorithm = type[PolicyGradientAlgorithm]
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 
-def half_the_mean(batch: EpisodeBatch) -> th.Tensor:
+def half_the_mean(batch: ReturnsBatch) -> th.Tensor:
     """A baseline of a user's."""
     return (batch.returns.mean() / 2).expand_as(batch.returns)
 
@@ -109,7 +108,7 @@ def test_load_and_go_on(algorithm: Algorithm, estimator: dict[str, Any], tmp_pat
         assert continued.num_timesteps == 128
         assert n_updates(continued) == 4
         ends.append(snapshot(continued))
-    assert differences(*ends) == []
+    assert differences(ends[0], ends[1]) == []
 
 
 @every_algorithm
@@ -127,7 +126,7 @@ def test_schedules_go_on(algorithm: Algorithm, tmp_path: Path) -> None:
             model.save(tmp_path / "model")
             model = algorithm.load(tmp_path / "model", env=diary(1), device="cpu")
         dumps = log_to_memory(model)
-        value_rates = []
+        value_rates: list[float] = []
 
         def note(locals_: dict[str, Any], _: dict[str, Any], value_rates: list[float] = value_rates) -> bool:
             value_rates.append(locals_["self"].value_optimizer.param_groups[0]["lr"])
@@ -162,10 +161,10 @@ def test_get_and_set_parameters(algorithm: Algorithm, estimator: dict[str, Any])
     learned = make(algorithm, diary(1), **estimator).learn(48)
     fresh = make(algorithm, diary(1), **estimator | {"seed": 1})
     assert differences(snapshot(learned), snapshot(fresh)) != []
-    fresh.set_parameters(learned.get_parameters())
+    fresh.set_parameters(learned.get_parameters())  # type: ignore[arg-type]
     assert differences(snapshot(learned), snapshot(fresh)) == []
     with pytest.raises(ValueError, match=r"policy\.optimizer"):
-        fresh.set_parameters({"policy": learned.policy.state_dict()})
+        fresh.set_parameters({"policy": learned.policy.state_dict()})  # type: ignore[dict-item]
 
 
 @every_algorithm
@@ -181,7 +180,9 @@ def test_load_with_other_numbers_of_environments(algorithm: Algorithm, tmp_path:
         assert_whole(recorder.updates[0], lengths=[5])
     for n_envs in (3, 16):
         model = algorithm.load(tmp_path / "model", env=diary(n_envs), device="cpu")
-        assert len(model.predict(model.get_env().reset())[0]) == n_envs
+        observations = diary(n_envs).reset()
+        assert isinstance(observations, np.ndarray)
+        assert len(model.predict(observations)[0]) == n_envs
         with pytest.raises(ValueError, match=rf"n_episodes=8 .*{n_envs} environments.*load\(\.\.\., n_episodes="):
             model.learn(40 * n_envs)
     model = algorithm.load(tmp_path / "model", env=diary(3), device="cpu", n_episodes=9)
@@ -236,11 +237,11 @@ def test_load_with_other_optimizers(
 def test_load_with_another_kind_of_gradient(saved: bool, tmp_path: Path) -> None:
     """The natural gradient steps by SGD, whose state Adam cannot go on with, nor SGD with Adam's."""
     make(VanillaPG, diary(1), **JOINT_CRITIC, natural_gradient=saved).learn(16).save(tmp_path / "model")
-    changed = {} if saved else {"natural_gradient": True}
+    changed: dict[str, Any] = {} if saved else {"natural_gradient": True}
     with pytest.raises(ValueError, match="leave optimizer_class and natural_gradient"):
         model = VanillaPG.load(tmp_path / "model", device="cpu", **changed)
         other = make(VanillaPG, diary(1), **JOINT_CRITIC)
-        other.set_parameters(model.get_parameters())
+        other.set_parameters(model.get_parameters())  # type: ignore[arg-type]
 
 
 @every_algorithm
@@ -254,6 +255,7 @@ def test_schedules_stop_at_the_end(algorithm: Algorithm) -> None:
     assert model.num_timesteps == 192
     assert model._current_progress_remaining == 0.0
     assert model.policy.optimizer.param_groups[0]["lr"] == 0.0
+    assert model.value_optimizer is not None
     assert model.value_optimizer.param_groups[0]["lr"] == 0.0
     assert model._now(model.ent_coef) == 0.0
     assert differences(before, snapshot(model)["policy"]) != [], "the rollouts before it did"
@@ -286,7 +288,7 @@ def test_vec_normalize_goes_on(algorithm: Algorithm, tmp_path: Path) -> None:
     raw = np.array([[0.0, 3.0, 2.0]], dtype=np.float32)
     np.testing.assert_array_equal(env.normalize_obs(raw), restored.normalize_obs(raw))
     loaded.learn(16, reset_num_timesteps=False)
-    assert restored.obs_rms.count > 16
+    assert cast(RunningMeanStd, restored.obs_rms).count > 16  # typed as for a dictionary
 
 
 # Seeds

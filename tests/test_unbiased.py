@@ -15,7 +15,8 @@ it (the first turns the gradient around): 7.8 standard errors or more on a fourt
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -28,8 +29,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE
 from sb3_pg.data.batch import EpisodeBatch
-from tests.helpers import Episode, Tape, double_precision, evaluate, literal_returns, record
-from tests.tabular import TabularEnv, long_episodes_pay
+from tests.helpers import literal
+from tests.helpers.gradients import evaluate
+from tests.helpers.recording import Episode, Tape, double_precision, record
+from tests.helpers.tabular import TabularEnv, long_episodes_pay
 
 MDP = long_episodes_pay()
 GAMMA = 0.9
@@ -39,6 +42,7 @@ Z = 4.9
 
 def uniform(model: REINFORCE) -> None:
     """Make both actions equally likely everywhere."""
+    assert isinstance(model.policy.action_net.weight, th.Tensor)
     th.nn.init.zeros_(model.policy.action_net.weight)
 
 
@@ -48,6 +52,7 @@ def play(n_iterations: int, **arguments: Any) -> tuple[REINFORCE, Tape]:
         lambda: TabularEnv(MDP),
         N_ENVS,
         n_iterations,
+        algorithm=REINFORCE,
         keep_policies=False,
         prepare=uniform,
         learning_rate=0.0,
@@ -80,7 +85,7 @@ def contributions(model: REINFORCE, episodes: Iterable[Episode]) -> np.ndarray:
         scores[state, action] = th.cat([part.flatten() for part in parts]).numpy()
     terms = []
     for episode in episodes:
-        ((*returns,),) = literal_returns("reward_to_go", [[step.reward for step in episode.steps]], [0.0], GAMMA)
+        ((*returns,),) = literal.reward_to_go([[step.reward for step in episode.steps]], GAMMA, [0.0])
         weights = [GAMMA**t * g for t, g in enumerate(returns)]
         terms.append(sum(w * scores[s.observation, int(s.action)] for w, s in zip(weights, episode.steps, strict=True)))
     return np.array(terms)
@@ -114,7 +119,7 @@ def z_of_rule(n_iterations: int, incomplete_episodes: str) -> float:
     model, tape = play(n_iterations, n_steps=5, incomplete_episodes=incomplete_episodes)
     used = n_used(tape, incomplete_episodes)
     assert used.keys() - {n_iterations} == tape.gradients.keys()
-    total = -sum(used[k] * gradient.double().numpy() for k, gradient in tape.gradients.items())
+    total = -np.sum([used[k] * gradient.double().numpy() for k, gradient in tape.gradients.items()], axis=0)
     n = sum(used[k] for k in tape.gradients)
     deviation = contributions(model, [one for one in tape.episodes if one.ended]).std(axis=0)
     return largest_z(total / n, exact_gradient(model), deviation, n)
@@ -155,7 +160,7 @@ class CountingEnv(gym.Env[np.ndarray, int]):
     """
 
     observation_space = spaces.Box(0, 1, (1,))
-    action_space = spaces.Discrete(2)
+    action_space: spaces.Space[Any] = spaces.Discrete(2)
 
     def __init__(self, first: int, length: int | None) -> None:
         self.number, self.length = first, length
@@ -196,7 +201,9 @@ def test_every_step_of_episodes_that_never_end_is_used_once() -> None:
     """
     n_steps, cut_length, per_env = 8, 20, 1000
     firsts, lengths = [0, per_env, 2 * per_env], [None, 45, 7]
-    envs = [lambda f=f, n=n: CountingEnv(f, n) for f, n in zip(firsts, lengths, strict=True)]  # type: ignore[misc]
+    envs: list[Callable[[], gym.Env[Any, Any]]] = [
+        partial(CountingEnv, f, n) for f, n in zip(firsts, lengths, strict=True)
+    ]
     callback = BatchCallback()
     n_rollouts = 40
     REINFORCE(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
@@ -14,25 +14,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import VanillaPG
 from sb3_pg.data.batch import EpisodeBatch
-from sb3_pg.estimators import EpisodeIndex
 from sb3_pg.policies.divergence import action_distribution, policy_kl
-from sb3_pg.update.natural_gradient import FisherMatrix
-from sb3_pg.vanilla_pg import vanilla_pg
-from tests.helpers import double_precision
-
-#: A2C's own settings, where VanillaPG has others.
-AS_A2C: dict[str, Any] = {
-    "n_steps": 5,
-    "learning_rate": 7e-4,
-    "gae_lambda": 1.0,
-    "normalize_advantage": False,
-    "value_learning_rate": None,
-    "n_value_updates": 1,
-    "policy_kwargs": {
-        "optimizer_class": th.optim.RMSprop,
-        "optimizer_kwargs": {"alpha": 0.99, "eps": 1e-5, "weight_decay": 0},
-    },
-}
+from sb3_pg.update.natural_gradient import FisherMatrix, make_natural
+from tests.helpers.models import ACTION_SPACES, AS_A2C, N_ROWS, actions_of, every_action_space, policy_and_batch
+from tests.helpers.spies import replace_everywhere
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
@@ -55,43 +40,13 @@ def test_configured_as_a2c_it_is_a2c(env_id: str, arguments: dict[str, Any]) -> 
     ours, theirs = (dict(model.policy.named_parameters()) for model in models)
     assert ours.keys() == theirs.keys()
     for name in ours:
-        th.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
-
-
-ACTION_SPACES = {
-    "Discrete": spaces.Discrete(3),
-    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
-    "MultiBinary": spaces.MultiBinary(2),
-    "Box": spaces.Box(-1, 1, (2,)),
-}
-every_action_space = pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES.keys())
-N_ROWS = 6
-
-
-def policy_and_batch(action_space: spaces.Space[Any]) -> tuple[ActorCriticPolicy, EpisodeBatch]:
-    """A random policy in float64, and a batch of which only the observations matter."""
-    th.manual_seed(0)
-    observation_space = spaces.Box(-1, 1, (4,))
-    policy = ActorCriticPolicy(observation_space, action_space, lambda _: 0.0, net_arch=[3], ortho_init=False)
-    policy = double_precision(policy)
-    rows, one = th.zeros(N_ROWS, dtype=th.float64), th.zeros(1, dtype=th.bool)
-    observations = th.rand(N_ROWS, 4) * 2 - 1
-    index = EpisodeIndex.from_lengths(th.tensor([N_ROWS]))
-    return policy, EpisodeBatch(index, observations, rows, rows, rows, rows, rows > 0, one, one, rows, rows, rows)
+        th.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-6, msg=partial("{}: {}".format, name))
 
 
 def matrix(fisher: FisherMatrix) -> th.Tensor:
     """The matrix, one product with a unit vector a column."""
     n = sum(parameter.numel() for parameter in fisher.parameters)
     return th.stack([fisher.product(unit) for unit in th.eye(n, dtype=th.float64)], dim=1)
-
-
-def actions_of(space: spaces.Space[Any]) -> list[Any]:
-    """Every action of a finite space, as the distribution takes it."""
-    if isinstance(space, spaces.Discrete):
-        return list(range(int(space.n)))
-    sizes = space.nvec if isinstance(space, spaces.MultiDiscrete) else [2] * int(space.n)  # type: ignore[attr-defined]
-    return list(np.ndindex(*sizes))
 
 
 @pytest.mark.parametrize("name", ["Discrete", "MultiDiscrete", "MultiBinary"])
@@ -104,6 +59,7 @@ def test_fisher_matrix_is_the_second_moment_of_the_score(name: str, micro_batch_
         id(p) for module in (policy.mlp_extractor.value_net, policy.value_net) for p in module.parameters()
     }
     expected = th.zeros_like(matrix(fisher))
+    assert isinstance(batch.observations, th.Tensor)
     for observation in batch.observations:
         for action in actions_of(ACTION_SPACES[name]):
             value = th.tensor([action], dtype=th.float64 if name == "MultiBinary" else th.long)
@@ -160,7 +116,6 @@ def test_natural_direction_solves_the_damped_system(action_space: spaces.Space[A
 def test_natural_step_of_learn(max_grad_norm: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step that ``learn`` takes is -learning_rate F^-1 g on the actor, g being clipped before."""
     seen: list[tuple[th.Tensor, th.Tensor]] = []
-    make_natural = vanilla_pg.make_natural
 
     def watched(policy: ActorCriticPolicy, batch: EpisodeBatch, damping: float, *args: Any) -> None:
         fisher = FisherMatrix(policy, batch, damping)
@@ -172,7 +127,7 @@ def test_natural_step_of_learn(max_grad_norm: float | None, monkeypatch: pytest.
         seen.append((before, th.linalg.solve(dense.double(), gradient.double())))
         make_natural(policy, batch, damping, *args)
 
-    monkeypatch.setattr(vanilla_pg, "make_natural", watched)
+    replace_everywhere(monkeypatch, make_natural, watched)
     model = VanillaPG(
         "MlpPolicy",
         make_vec_env("CartPole-v1", 2, seed=0),

@@ -25,17 +25,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, 
 
 from sb3_pg.envs import GymnasiumVecEnv, make_vec_env
 from sb3_pg.envs.autoreset import autoreset_mode_of
-from tests.support import TINY
-from tests.test_vec_envs import (
-    Batched,
-    Tally,
-    assert_equal,
-    assert_same_transitions,
-    every_mode,
-    fake_envpool,  # noqa: F401, a fixture
-    monitored,
-    pair,
-)
+from tests.helpers.models import TINY
+from tests.helpers.vec_envs import Batched, Tally, assert_equal, assert_same_transitions, every_mode, monitored, pair
 
 
 class Samples(gym.Env[Any, Any]):
@@ -221,7 +212,8 @@ def test_drawn_seeds_have_31_bits(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(np.random, "randint", lambda *args, drawn=drawn, **kwargs: drawn)
         ours.seed()
         ours.reset()
-    assert ours.vector_env.seed == (2**32 - 2) % (2**31 - 2)
+    vector_env: Any = ours.vector_env
+    assert vector_env.seed == (2**32 - 2) % (2**31 - 2)
     ours.seed(2**31)
     with pytest.raises(ValueError, match=r"does not take the seed 2147483648: write one from 0 to 2\*\*31 - 3"):
         ours.reset()
@@ -309,7 +301,7 @@ def test_ale_pys_environments() -> None:
         make_vec_env("ALE/Pong-v5", 2, 2**31, backend="gymnasium").reset()
     with pytest.raises(ValueError, match="NEXT_STEP"):
         make_vec_env("ALE/Pong-v5", 2, backend="gymnasium", env_kwargs={"autoreset_mode": "NextStep"})
-    stacked = {"vec_env_kwargs": {"vectorization_mode": "sync"}}
+    stacked: dict[str, Any] = {"vec_env_kwargs": {"vectorization_mode": "sync"}}
     assert make_vec_env("ALE/Pong-v5", 2, backend="gymnasium", **stacked).reset().shape == (2, 210, 160, 3)
 
 

@@ -12,11 +12,12 @@ import pytest
 import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.data.batch import EpisodeBatch, IncompleteEpisodes
-from tests.probes import DiaryEnv
-from tests.support import Batches, assert_whole, diary, episodes_of, every_algorithm, make
-from tests.tabular import TabularEnv, long_episodes_pay
+from tests.helpers.environments import DiaryEnv, diary
+from tests.helpers.models import Algorithm, every_algorithm, make
+from tests.helpers.recording import Batches, assert_whole, episodes_of
+from tests.helpers.tabular import TabularEnv, long_episodes_pay
 
 N_ENVS = 3
 #: Of the first episodes of each environment; the last holds for all that follow.
@@ -51,7 +52,7 @@ def played(batch: EpisodeBatch) -> dict[int, list[int]]:
 @pytest.mark.parametrize("per_env", [1, 2])
 @every_algorithm
 def test_a_quota_is_of_whole_episodes(
-    algorithm: type[PolicyGradientAlgorithm], per_env: int, n_steps: int, incomplete_episodes: str
+    algorithm: Algorithm, per_env: int, n_steps: int, incomplete_episodes: str
 ) -> None:
     """From the first step to the last, the same number of each environment, and the first ones that it played: what an
     environment plays while it waits for the others, or for the next quota, is all that is not used."""
@@ -79,7 +80,7 @@ def test_a_quota_is_of_whole_episodes(
 
 @every_algorithm
 @pytest.mark.parametrize("n_steps", [3, 5, 12])
-def test_carried_episodes_are_used_once_and_all(algorithm: type[PolicyGradientAlgorithm], n_steps: int) -> None:
+def test_carried_episodes_are_used_once_and_all(algorithm: Algorithm, n_steps: int) -> None:
     """Without a quota every episode that has ended is in one batch, and in no other."""
     keep = Batches()
     model = make(algorithm, unequal(), n_steps=n_steps, incomplete_episodes="carry")
@@ -96,7 +97,7 @@ def test_carried_episodes_are_used_once_and_all(algorithm: type[PolicyGradientAl
 
 @every_algorithm
 @pytest.mark.parametrize("n_steps", [9, 12])
-def test_what_drop_uses_is_whole(algorithm: type[PolicyGradientAlgorithm], n_steps: int) -> None:
+def test_what_drop_uses_is_whole(algorithm: Algorithm, n_steps: int) -> None:
     keep = Batches()
     make(algorithm, diary(N_ENVS), n_steps=n_steps, incomplete_episodes="drop").learn(N_ENVS * n_steps * 8, keep)
     assert keep.updates
@@ -107,9 +108,7 @@ def test_what_drop_uses_is_whole(algorithm: type[PolicyGradientAlgorithm], n_ste
 
 @every_rule
 @every_algorithm
-def test_a_quota_that_is_never_filled_is_told(
-    algorithm: type[PolicyGradientAlgorithm], incomplete_episodes: str
-) -> None:
+def test_a_quota_that_is_never_filled_is_told(algorithm: Algorithm, incomplete_episodes: str) -> None:
     """An environment of endless episodes: one warning that names both arguments."""
     env = DummyVecEnv([partial(DiaryEnv, lengths=(5,)), partial(DiaryEnv, lengths=(None,), index=1)])
     model = make(algorithm, env, n_steps=8, n_episodes=2, **arguments_of(incomplete_episodes))
@@ -119,12 +118,15 @@ def test_a_quota_that_is_never_filled_is_told(
     assert model._n_updates == 0
 
 
-@every_rule
-@pytest.mark.parametrize("n_steps", [3, 16])
-@every_algorithm
-def test_a_quota_does_not_favour_short_episodes(
-    algorithm: type[PolicyGradientAlgorithm], n_steps: int, incomplete_episodes: str
-) -> None:
+# Whose update it is does not matter here, and costs the time: all rules with the cheapest, two with the others.
+QUOTAS: list[tuple[Algorithm, int, str]] = [
+    (REINFORCE, n_steps, rule) for n_steps in (3, 16) for rule in get_args(IncompleteEpisodes)
+]
+QUOTAS += [(one, *case) for one in (VanillaPG, OffPolicyISPG) for case in ((3, "carry"), (16, "bootstrap"))]
+
+
+@pytest.mark.parametrize(("algorithm", "n_steps", "incomplete_episodes"), QUOTAS)
+def test_a_quota_does_not_favour_short_episodes(algorithm: Algorithm, n_steps: int, incomplete_episodes: str) -> None:
     """In an MDP where long episodes pay more, with a policy that stays as it is: mean length and mean return of the
     episodes used are the exact ones, to 4 standard errors. (Where they end first they are 20 percent shorter.)"""
     mdp, n_envs = long_episodes_pay(), 4
@@ -137,6 +139,7 @@ def test_a_quota_does_not_favour_short_episodes(
         model.learn(6000, callback=keep)
     with th.no_grad():
         distribution = model.policy.get_distribution(th.arange(mdp.n_states)).distribution
+    assert isinstance(distribution, th.distributions.Categorical)
     theta = distribution.logits.double()
     lengths = np.concatenate([batch.episodes.lengths.numpy() for batch in keep.updates])
     returns = np.concatenate(

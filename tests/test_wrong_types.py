@@ -14,7 +14,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from tests.support import ALGORITHMS, TINY, diary, every_algorithm
+from tests.helpers.environments import diary
+from tests.helpers.models import ALGORITHMS, TINY, Algorithm, every_algorithm
 
 NAN, INF = float("nan"), float("inf")
 NOT_A_TYPE: list[Any] = ["x", [1], 1j, object(), th.ones(2)]
@@ -77,11 +78,11 @@ TAKES_NONE = {
 SUITS = {"returns", "incomplete_episodes", "bootstrap_truncated", "n_value_updates", "learning_rate"}
 
 
-def names_of(algorithm: type[PolicyGradientAlgorithm]) -> list[str]:
+def names_of(algorithm: Algorithm) -> list[str]:
     return [name for name in inspect.signature(algorithm).parameters if name != "_init_setup_model"]
 
 
-def build(algorithm: type[PolicyGradientAlgorithm], **arguments: Any) -> PolicyGradientAlgorithm:
+def build(algorithm: Algorithm, **arguments: Any) -> PolicyGradientAlgorithm:
     defaults: dict[str, Any] = {"policy": "MlpPolicy", "env": "CartPole-v1", "n_steps": 8, "device": "cpu"}
     return algorithm(**defaults | {"policy_kwargs": TINY} | arguments)
 
@@ -89,7 +90,7 @@ def build(algorithm: type[PolicyGradientAlgorithm], **arguments: Any) -> PolicyG
 @pytest.mark.parametrize(
     ("algorithm", "name"), [(algorithm, name) for algorithm in ALGORITHMS for name in names_of(algorithm)]
 )
-def test_what_is_no_such_argument_is_refused_by_name(algorithm: type[PolicyGradientAlgorithm], name: str) -> None:
+def test_what_is_no_such_argument_is_refused_by_name(algorithm: Algorithm, name: str) -> None:
     wrong = list(WRONG[name])
     if name not in TAKES_NONE | SUITS | {"policy", "env", "baseline", "device", "verbose"}:
         wrong.append(None)
@@ -101,7 +102,7 @@ def test_what_is_no_such_argument_is_refused_by_name(algorithm: type[PolicyGradi
 
 @every_algorithm
 @pytest.mark.parametrize("env", [3, [1], object()])
-def test_what_is_no_environment_is_refused(algorithm: type[PolicyGradientAlgorithm], env: Any) -> None:
+def test_what_is_no_environment_is_refused(algorithm: Algorithm, env: Any) -> None:
     with pytest.raises(ValueError, match="environment is of type"):
         build(algorithm, env=env)
 
@@ -140,7 +141,7 @@ SCALARS = {*NUMBERS, "baseline"} - {"clip_range", "stats_window_size"}
 
 @every_algorithm
 @pytest.mark.parametrize("baseline", [np.float32(2.5), np.int64(3)])
-def test_numbers_of_numpy_are_numbers(algorithm: type[PolicyGradientAlgorithm], baseline: Any) -> None:
+def test_numbers_of_numpy_are_numbers(algorithm: Algorithm, baseline: Any) -> None:
     """A model made of them is that made of Python's, learns the same, and is the same once saved and loaded."""
     numpy = {name: value for name, value in NUMBERS.items() if name in names_of(algorithm)} | {"baseline": baseline}
     python = {name: value.item() for name, value in numpy.items()}
@@ -167,9 +168,7 @@ CALLABLES = [lambda batch: 3.0, lambda batch: th.tensor(3.0), lambda batch: np.f
 
 @every_algorithm
 @pytest.mark.parametrize("baseline", [*WITHOUT_CRITIC, *CALLABLES])
-def test_a_baseline_that_is_no_critic_needs_no_other_argument(
-    algorithm: type[PolicyGradientAlgorithm], baseline: Any
-) -> None:
+def test_a_baseline_that_is_no_critic_needs_no_other_argument(algorithm: Algorithm, baseline: Any) -> None:
     model = build(algorithm, env=diary(2, lengths=(5,)), n_steps=12, baseline=baseline).learn(48)
     assert model._n_updates > 0
     assert (model.returns, model.incomplete_episodes, model.bootstrap_truncated) == ("reward_to_go", "carry", False)
@@ -179,12 +178,15 @@ def test_a_baseline_that_is_no_critic_needs_no_other_argument(
 class Advantages(BaseCallback):
     """Keeps returns less advantages of the first batch."""
 
+    model: PolicyGradientAlgorithm
+
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
         buffer = self.model.rollout_buffer
         batch = buffer.batch
+        assert batch is not None
         used = buffer.advantages[: buffer.pos][:, 0]
         self.first = (batch.rewards.numpy(), used)
         self.training_env.reset()
@@ -192,7 +194,7 @@ class Advantages(BaseCallback):
 
 @every_algorithm
 @pytest.mark.parametrize("baseline", [3.0, np.float32(3), *CALLABLES])
-def test_one_number_is_subtracted_from_every_return(algorithm: type[PolicyGradientAlgorithm], baseline: Any) -> None:
+def test_one_number_is_subtracted_from_every_return(algorithm: Algorithm, baseline: Any) -> None:
     """Rewards 2, 3, 1, 2, 3 with gamma 1: rewards to go 11, 9, 6, 5, 3."""
     callback = Advantages()
     build(algorithm, env=diary(lengths=(5,)), n_steps=5, gamma=1.0, baseline=baseline).learn(5, callback)
@@ -203,7 +205,7 @@ def test_one_number_is_subtracted_from_every_return(algorithm: type[PolicyGradie
 
 @every_algorithm
 @pytest.mark.parametrize("given", ["x", None, NAN, th.tensor(INF), {}])
-def test_what_a_callable_baseline_may_not_return(algorithm: type[PolicyGradientAlgorithm], given: Any) -> None:
+def test_what_a_callable_baseline_may_not_return(algorithm: Algorithm, given: Any) -> None:
     model = build(algorithm, env=diary(lengths=(5,)), n_steps=10, baseline=lambda batch: given)
     with pytest.raises(ValueError, match="callable baseline must return"):
         model.learn(10)
@@ -229,7 +231,7 @@ ARGUMENTS = {name for algorithm in ALGORITHMS for name in names_of(algorithm)} -
     [(algorithm, *one) for algorithm in (VanillaPG, OffPolicyISPG) for one in CONTRADICTIONS],
 )
 def test_a_contradiction_is_refused_and_names_what_was_written(
-    algorithm: type[PolicyGradientAlgorithm], given: dict[str, Any], words: list[str]
+    algorithm: Algorithm, given: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(ValueError) as caught:
         build(algorithm, **given)
@@ -247,5 +249,6 @@ def test_the_levels_of_whole_episodes_need_no_other_argument(importance: str) ->
 
 
 def test_reinforce_points_to_the_algorithm_that_has_a_critic() -> None:
-    with pytest.raises(ValueError, match=r"returns='gae'.*write VanillaPG\(policy, env\) instead"):
+    message = r"returns must be one of .*, got 'gae'.*write VanillaPG\(policy, env\) for that"
+    with pytest.raises(ValueError, match=message):
         build(REINFORCE, returns="gae")

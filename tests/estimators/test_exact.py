@@ -12,48 +12,25 @@ import pytest
 import torch as th
 
 from sb3_pg import estimators as est
-from tests.estimators.enumeration import (
+from tests.helpers.enumeration import (
+    ONE,
+    PAIRS,
+    SMALL,
     Batch,
     Enumeration,
     Weights,
     assert_exact,
     direction_error,
+    joint_log_prob,
+    logits,
+    other_logits,
     policy_gradient_terms,
     relative_error,
+    weights,
 )
-from tests.tabular import TabularMDP, random_mdp
+from tests.helpers.tabular import TabularMDP
 
-# 258 trajectories of 1 to 3 steps, for batches of one episode; 42 for pairs; 10, of 1 or 2 steps, for larger batches.
-ONE = random_mdp(0)
-PAIRS = random_mdp(2, n_states=2, n_starts=1)
-SMALL = random_mdp(2, n_states=2, n_starts=1, horizon=2)
 BATCHES = [pytest.param(PAIRS, 2, id="N=2"), pytest.param(SMALL, 3, id="N=3"), pytest.param(SMALL, 4, id="N=4")]
-
-
-def logits(mdp: TabularMDP) -> th.Tensor:
-    """The policy that samples."""
-    return mdp.random_logits(12)
-
-
-def other_logits(mdp: TabularMDP) -> th.Tensor:
-    """A policy some updates away from it."""
-    return logits(mdp) + 0.5 * mdp.random_logits(13)
-
-
-def weights(returns: str, gamma: float, baseline: str = "none", discount_gradient: bool = False) -> Weights:
-    """What the algorithms compute: (gamma^t) (G - b)."""
-    return_of = {"total": est.total_return, "reward_to_go": est.reward_to_go}[returns]
-
-    def of(batch: Batch) -> th.Tensor:
-        values = return_of(batch.rewards, batch.episodes, gamma)
-        if baseline == "optimal":
-            with_returns, alone = batch.score_sums(values), batch.score_sums()
-            values = values - est.optimal_constant((with_returns * alone).sum(-1), alone.square().sum(-1))
-        elif baseline != "none":
-            values = values - est.BATCH_BASELINES[baseline](values, batch.episodes)
-        return values * est.discount_factors(batch.episodes, gamma, values.dtype) if discount_gradient else values
-
-    return of
 
 
 def only_step(t: int, weights_of: Weights) -> Weights:
@@ -222,7 +199,7 @@ def test_gae_with_wrong_values_is_biased_unless_lambda_is_one() -> None:
     enumeration, exact = Enumeration(ONE, logits(ONE)), ONE.objective_gradient(logits(ONE), 1.0)
     estimates = [
         enumeration.expected_gradient(
-            lambda batch, gae_lambda=gae_lambda: est.generalized_advantage(
+            lambda batch, gae_lambda=gae_lambda: est.generalized_advantage(  # type: ignore[misc]
                 batch.rewards, batch.at(table), batch.episodes, 1.0, gae_lambda
             )
         )
@@ -311,11 +288,6 @@ def test_only_a_divisor_that_does_not_know_the_lengths_keeps_the_direction(mdp: 
 
 
 # The surrogate
-
-
-def joint_log_prob(per_dimension: th.Tensor) -> th.Tensor:
-    """log pi(a|s) of independent action dimensions: their sum, once."""
-    return per_dimension.sum(dim=-1)
 
 
 def test_the_log_prob_of_an_action_is_the_joint_one() -> None:

@@ -14,16 +14,21 @@ import pytest
 import torch as th
 
 from sb3_pg import estimators as est
-from tests.estimators.enumeration import (
+from tests.helpers.enumeration import (
+    ONE,
+    PAIRS,
+    SMALL,
     Batch,
     Enumeration,
     Weights,
     assert_exact,
+    logits,
+    other_logits,
     policy_gradient_terms,
     relative_error,
+    weights,
 )
-from tests.estimators.test_exact import ONE, PAIRS, SMALL, logits, other_logits, weights
-from tests.tabular import TabularMDP, random_mdp
+from tests.helpers.tabular import TabularMDP, random_mdp
 
 # The levels that are unbiased for grad J, with what the products weigh.
 UNBIASED: list[tuple[est.Importance, str, float]] = [

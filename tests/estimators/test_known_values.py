@@ -10,6 +10,7 @@ import pytest
 import torch as th
 
 from sb3_pg import estimators as est
+from tests.helpers.enumeration import batch_baseline
 
 
 def vector(values: Sequence[float]) -> th.Tensor:
@@ -136,7 +137,7 @@ def test_generalized_advantage_by_hand(gae_lambda: float, expected: list[float])
 )
 def test_baselines_of_four_one_step_episodes(baseline: str, expected: list[float]) -> None:
     """Rewards 0, 0, 0, 1: advantages -1/4, -1/4, -1/4, 3/4, and leaving one out -1/3, -1/3, -1/3, 1."""
-    assert_values(est.BATCH_BASELINES[baseline](vector([0, 0, 0, 1]), index(1, 1, 1, 1)), expected)
+    assert_values(batch_baseline(baseline, vector([0, 0, 0, 1]), index(1, 1, 1, 1)), expected)
 
 
 def test_batch_mean_of_five_rewards() -> None:
@@ -154,7 +155,7 @@ def test_batch_mean_of_five_rewards() -> None:
 )
 def test_baselines_of_ragged_episodes(baseline: str, expected: list[float]) -> None:
     """Returns [6, 5, 1], [7], [2, 1]: the episode's return is its first row's, a late step has fewer peers."""
-    assert_values(est.BATCH_BASELINES[baseline](vector([6, 5, 1, 7, 2, 1]), index(3, 1, 2)), expected)
+    assert_values(batch_baseline(baseline, vector([6, 5, 1, 7, 2, 1]), index(3, 1, 2)), expected)
 
 
 def test_baselines_of_one_episode() -> None:
@@ -429,9 +430,8 @@ EPISODES = index(2, 1)
 
 # Each argument that has one entry a row (or one an episode), with a function of it.
 Argument = tuple[str, Callable[[th.Tensor], Any]]
-SURROGATE_WEIGHTS: Argument = ("weights", lambda x: est.score_function_surrogate(FLAT, x, 1.0))
 ROW_ARGUMENTS: list[Argument] = [
-    SURROGATE_WEIGHTS,
+    ("weights", lambda x: est.score_function_surrogate(FLAT, x, 1.0)),
     ("values", lambda x: est.segment_sum(x, EPISODES)),
     ("values", lambda x: est.discounted_suffix_sum(x, EPISODES, 0.9)),
     ("rewards", lambda x: est.reward_to_go(x, EPISODES, 0.9)),
@@ -516,7 +516,7 @@ def test_an_unknown_level_is_refused() -> None:
 @pytest.mark.parametrize("importance", LEVELS)
 def test_products_over_the_path_need_the_episodes(importance: est.Importance) -> None:
     """Levels that look at single rows do not."""
-    functions = [est.path_log_ratio, est.self_normalized]
+    functions: list[Callable[..., th.Tensor]] = [est.path_log_ratio, est.self_normalized]
     for function, verb in zip(functions, ["multiplies", "normalises"], strict=True):
         if importance in est.EPISODE_LEVELS:
             message = rf"^importance='{importance}' {verb} over whole episodes: give their EpisodeIndex$"

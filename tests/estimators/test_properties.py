@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from sb3_pg import estimators as est
 from sb3_pg.estimators.baselines import AllSum
-from tests.estimators import reference
+from tests.helpers import literal
+from tests.helpers.enumeration import batch_baseline
 
 Value = TypeVar("Value")
 
@@ -34,7 +35,7 @@ class Ragged:
     values: th.Tensor
     last_values: th.Tensor
 
-    def rows(self, flat: th.Tensor) -> reference.Ragged:
+    def rows(self, flat: th.Tensor) -> literal.Rows:
         return [part.tolist() for part in flat.split(self.episodes.lengths.tolist())]
 
 
@@ -61,7 +62,7 @@ def assert_near(result: th.Tensor, expected: th.Tensor, relative: float = 1e-9) 
     th.testing.assert_close(result.double(), expected, rtol=0, atol=relative * scale)
 
 
-def flat(ragged: reference.Ragged) -> th.Tensor:
+def flat(ragged: literal.Rows) -> th.Tensor:
     return th.tensor([value for episode in ragged for value in episode], dtype=th.float64)
 
 
@@ -84,10 +85,10 @@ def test_returns_are_their_definition(
         "discount_factors": est.discount_factors(episodes, gamma, dtype),
     }
     expected = {
-        "reward_to_go": reference.reward_to_go(rewards, gamma, last_list),
-        "total_return": reference.total_return(rewards, gamma, last_list),
-        "generalized_advantage": reference.generalized_advantage(rewards, values, gamma, gae_lambda, last_list),
-        "discount_factors": reference.discount_factors(lengths, gamma),
+        "reward_to_go": literal.reward_to_go(rewards, gamma, last_list),
+        "total_return": literal.total_return(rewards, gamma, last_list),
+        "generalized_advantage": literal.generalized_advantage(rewards, values, gamma, gae_lambda, last_list),
+        "discount_factors": literal.discount_factors(lengths, gamma),
     }
     for name, result in results.items():
         assert result.dtype == dtype, name
@@ -100,9 +101,9 @@ def test_returns_are_their_definition(
 @given(batch=batches(min_episodes=2))
 def test_baselines_are_their_definition(name: str, dtype: th.dtype, relative: float, batch: Ragged) -> None:
     """``batch.rewards`` stands for any returns here."""
-    result = est.BATCH_BASELINES[name](batch.rewards.to(dtype), batch.episodes)
+    result = batch_baseline(name, batch.rewards.to(dtype), batch.episodes)
     assert result.dtype == dtype
-    assert_near(result, flat(reference.baseline(name, batch.rows(batch.rewards))), relative)
+    assert_near(result, flat(literal.baseline(name, batch.rows(batch.rewards))), relative)
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(th.float64, 1e-12), (th.float32, 2e-6)])
@@ -111,7 +112,7 @@ def test_optimal_constant_is_its_definition(dtype: th.dtype, relative: float, ba
     """Each row a component of the vectors R_i and S_i of its episode."""
     alone = 0.1 + batch.values.abs()
     dots, sq_norms = (est.segment_sum(one.to(dtype), batch.episodes) for one in (batch.rewards * alone, alone**2))
-    expected = reference.optimal_constant(batch.rows(batch.rewards), batch.rows(alone))
+    expected = literal.optimal_constant(batch.rows(batch.rewards), batch.rows(alone))
     result = est.optimal_constant(dots, sq_norms)
     assert result.dtype == dtype
     scale = float((dots.abs().sum() / sq_norms.sum()).double())
@@ -123,7 +124,7 @@ def test_optimal_constant_is_its_definition(dtype: th.dtype, relative: float, ba
 def test_cumulative_sums_are_their_definition(dtype: th.dtype, relative: float, batch: Ragged) -> None:
     result = est.segment_cumulative_sum(batch.rewards.to(dtype), batch.episodes)
     assert result.dtype == dtype
-    assert_near(result, flat(reference.cumulative_sum(batch.rows(batch.rewards))), relative)
+    assert_near(result, flat(literal.cumulative_sum(batch.rows(batch.rewards))), relative)
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(th.float64, 1e-12), (th.float32, 1e-4)])
@@ -135,16 +136,16 @@ def test_importance_weights_are_their_definition(
     """The products of each level, self-normalised too, and the credit of rewards so weighted. Log-ratios of 0.3 at
     most, so that a path of 17 keeps its digits."""
     log_ratios = 0.3 * batch.values / batch.values.abs().max().clamp(min=1e-3)
-    literal = reference.path_weights(batch.rows(log_ratios), importance)
+    products = literal.path_weights(batch.rows(log_ratios), importance)
     weights = est.importance_weights(est.path_log_ratio(log_ratios.to(dtype), batch.episodes, importance))
     normalized = est.self_normalized(weights, batch.episodes, importance)
     baseline = 0.5 * batch.rewards.flip(0)
     credit = est.per_decision_credit(weights, batch.rewards.to(dtype), baseline.to(dtype), batch.episodes, gamma)
     assert weights.dtype == normalized.dtype == credit.dtype == dtype
-    assert_near(weights, flat(literal), relative)
-    assert_near(normalized, flat(reference.self_normalized(literal, importance)), relative)
-    expected = flat(reference.per_decision_credit(literal, batch.rows(batch.rewards), batch.rows(baseline), gamma))
-    magnitude = max(1.0, float(flat(literal).max()) * float(batch.rewards.abs().sum()))
+    assert_near(weights, flat(products), relative)
+    assert_near(normalized, flat(literal.self_normalized(products, importance)), relative)
+    expected = flat(literal.per_decision_credit(products, batch.rows(batch.rewards), batch.rows(baseline), gamma))
+    magnitude = max(1.0, float(flat(products).max()) * float(batch.rewards.abs().sum()))
     assert_near(credit / magnitude, expected / magnitude, relative)
 
 
@@ -170,7 +171,7 @@ def test_the_order_of_the_episodes_does_not_matter(
         theta = th.tensor([0.3, -0.2], dtype=th.float64, requires_grad=True)
         log_prob = th.nn.functional.logsigmoid(theta[0] + theta[1] * features)
         returns = est.reward_to_go(rewards, episodes, gamma, last)
-        advantages = returns - est.BATCH_BASELINES[baseline](returns, episodes)
+        advantages = returns - batch_baseline(baseline, returns, episodes)
         gae = est.generalized_advantage(rewards, values, episodes, gamma, 0.9, last)
         surrogate = est.score_function_surrogate(log_prob, advantages + gae, est.loss_divisor(episodes, "episode"))
         return advantages, gae, th.autograd.grad(surrogate, theta)[0]
@@ -201,7 +202,7 @@ def test_a_shift_of_the_rewards_leaves_the_advantages_alone(
 
     def advantages(rewards: th.Tensor) -> th.Tensor:
         values = returns(rewards, batch.episodes, gamma)
-        return values - est.BATCH_BASELINES[baseline](values, batch.episodes)
+        return values - batch_baseline(baseline, values, batch.episodes)
 
     assert_near(advantages(batch.rewards + shift), advantages(batch.rewards))
 
@@ -312,7 +313,7 @@ def test_two_workers_share_the_baselines_of_a_step(
     returns = th.as_tensor(np.random.default_rng(seed).normal(size=whole.n_rows))
     parts = returns.split([half.n_rows for half in halves])
     results = on_two_workers(lambda rank, all_sum: est.BATCH_BASELINES[baseline](parts[rank], halves[rank], all_sum))
-    assert_near(th.cat(results), est.BATCH_BASELINES[baseline](returns, whole))
+    assert_near(th.cat(results), batch_baseline(baseline, returns, whole))
 
 
 @pytest.mark.parametrize("importance", ["timestep", "trajectory", "none"])

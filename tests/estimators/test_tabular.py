@@ -6,7 +6,7 @@ import pytest
 import torch as th
 from gymnasium.utils.env_checker import check_env
 
-from tests.tabular import HorizonEnd, TabularEnv, TabularMDP, long_episodes_pay, random_mdp
+from tests.helpers.tabular import HorizonEnd, TabularEnv, TabularMDP, long_episodes_pay, random_mdp
 
 MDPS = {
     "random": random_mdp(0),

@@ -87,4 +87,6 @@ def test_every_configuration_updates(algo: str, section: str, tmp_path: Path) ->
         model.learn(200_000, callback=UntilFirstUpdate())
     assert model._n_updates > 0
     assert any((one != other).any() for one, other in zip(before, model.policy.parameters(), strict=True))
-    model.get_env().close()
+    env = model.get_env()
+    assert env is not None
+    env.close()

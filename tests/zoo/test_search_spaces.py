@@ -12,7 +12,7 @@ from rl_zoo3.utils import ALGOS
 
 from sb3_pg.zoo import register
 from sb3_pg.zoo.registration import OURS
-from tests.probes import DiaryEnv
+from tests.helpers.environments import DiaryEnv
 
 register()
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -62,7 +62,7 @@ def test_every_sample_builds_a_model(algo: str, configured: dict[str, Any], n_ac
     for _ in range(30):
         trial = study.ask()
         sample = HYPERPARAMS_SAMPLER[algo](trial, n_actions, 1, {})
-        model = ALGOS[algo](env=DiaryEnv(), policy="MlpPolicy", device="cpu", **configured | sample)
+        model: Any = ALGOS[algo](env=DiaryEnv(), policy="MlpPolicy", device="cpu", **configured | sample)
         assert model.gamma == 1 - trial.params["one_minus_gamma"]
         assert ("log_std_init" in sample["policy_kwargs"]) == (n_actions > 0)
 
@@ -73,7 +73,7 @@ def test_a_sample_trains(algo: str) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(5):
         sample = HYPERPARAMS_SAMPLER[algo](study.ask(), 0, 1, {})
-        model = ALGOS[algo](env=DiaryEnv(), policy="MlpPolicy", device="cpu", **sample)
+        model: Any = ALGOS[algo](env=DiaryEnv(), policy="MlpPolicy", device="cpu", **sample)
         before = th.nn.utils.parameters_to_vector(model.policy.parameters()).clone()
         model.learn(model.n_steps)
         assert not th.equal(before, th.nn.utils.parameters_to_vector(model.policy.parameters()))

@@ -195,3 +195,11 @@ class TabularEnv(gym.Env[Any, Any]):
     def _draw(self, cumulative: np.ndarray) -> int:
         """A state, given the cumulative probabilities (whose last one may be a rounding error away from 1)."""
         return min(int(cumulative.searchsorted(self.np_random.random(), side="right")), len(cumulative) - 1)
+
+
+MDP = long_episodes_pay()
+
+
+def tabular_env() -> TabularEnv:
+    """An environment in which long episodes pay, with a time limit."""
+    return TabularEnv(MDP, horizon_end="truncated")

@@ -15,7 +15,7 @@ from itertools import combinations_with_replacement
 import torch as th
 
 from sb3_pg import estimators as est
-from tests.tabular import TabularMDP
+from tests.helpers.tabular import TabularMDP, random_mdp
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ class Batch:
 
 
 Weights = Callable[[Batch], th.Tensor]
+
+
+def batch_baseline(name: str, returns: th.Tensor, episodes: est.EpisodeIndex) -> th.Tensor:
+    """The baseline of this name on a batch that nobody else has a part of."""
+    function: Callable[..., th.Tensor] = est.BATCH_BASELINES[name]
+    return function(returns, episodes)
 
 
 class Enumeration:
@@ -150,3 +156,40 @@ def direction_error(estimate: th.Tensor, exact: th.Tensor) -> float:
     """Sine of the angle between the two: 0 where they are proportional."""
     a, b = estimate.flatten() / estimate.norm(), exact.flatten() / exact.norm()
     return float((a - (a @ b) * b).norm())
+
+
+# 258 trajectories of 1 to 3 steps, for batches of one episode; 42 for pairs; 10, of 1 or 2 steps, for larger batches.
+ONE = random_mdp(0)
+PAIRS = random_mdp(2, n_states=2, n_starts=1)
+SMALL = random_mdp(2, n_states=2, n_starts=1, horizon=2)
+
+
+def logits(mdp: TabularMDP) -> th.Tensor:
+    """The policy that samples."""
+    return mdp.random_logits(12)
+
+
+def other_logits(mdp: TabularMDP) -> th.Tensor:
+    """A policy some updates away from it."""
+    return logits(mdp) + 0.5 * mdp.random_logits(13)
+
+
+def weights(returns: str, gamma: float, baseline: str = "none", discount_gradient: bool = False) -> Weights:
+    """What the algorithms compute: (gamma^t) (G - b)."""
+    return_of = {"total": est.total_return, "reward_to_go": est.reward_to_go}[returns]
+
+    def of(batch: Batch) -> th.Tensor:
+        values = return_of(batch.rewards, batch.episodes, gamma)
+        if baseline == "optimal":
+            with_returns, alone = batch.score_sums(values), batch.score_sums()
+            values = values - est.optimal_constant((with_returns * alone).sum(-1), alone.square().sum(-1))
+        elif baseline != "none":
+            values = values - batch_baseline(baseline, values, batch.episodes)
+        return values * est.discount_factors(batch.episodes, gamma, values.dtype) if discount_gradient else values
+
+    return of
+
+
+def joint_log_prob(per_dimension: th.Tensor) -> th.Tensor:
+    """log pi(a|s) of independent action dimensions: their sum, once."""
+    return per_dimension.sum(dim=-1)

@@ -1,16 +1,18 @@
 """The definitions of estimators.md written out literally, in plain Python: lists of episodes, a loop for every sum.
 
-Quadratic, and too simple to be wrong; ``test_properties.py`` holds the tensor versions to them.
+Quadratic, and too simple to be wrong; ``tests/estimators/test_properties.py`` holds the tensor versions to them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-Ragged = list[list[float]]
+Rows = list[list[float]]
+"""A number for each step of each episode."""
 
 
-def reward_to_go(rewards: Ragged, gamma: float, last_values: list[float]) -> Ragged:
+def reward_to_go(rewards: Rows, gamma: float, last_values: Sequence[float]) -> Rows:
     """G[i,t] = sum_{t' >= t} gamma^(t'-t) r[i,t'] + gamma^(T-t) last_values[i]"""
     return [
         [
@@ -21,14 +23,19 @@ def reward_to_go(rewards: Ragged, gamma: float, last_values: list[float]) -> Rag
     ]
 
 
-def total_return(rewards: Ragged, gamma: float, last_values: list[float]) -> Ragged:
+def total_return(rewards: Rows, gamma: float, last_values: Sequence[float]) -> Rows:
     """G_i at every step"""
     return [[episode[0]] * len(episode) for episode in reward_to_go(rewards, gamma, last_values)]
 
 
+def returns_of(name: str, rewards: Rows, gamma: float, last_values: Sequence[float]) -> Rows:
+    """The returns of this name"""
+    return {"reward_to_go": reward_to_go, "total": total_return}[name](rewards, gamma, last_values)
+
+
 def generalized_advantage(
-    rewards: Ragged, values: Ragged, gamma: float, gae_lambda: float, last_values: list[float]
-) -> Ragged:
+    rewards: Rows, values: Rows, gamma: float, gae_lambda: float, last_values: Sequence[float]
+) -> Rows:
     """A[i,t] = sum_l (gamma lambda)^l delta[i,t+l]"""
     advantages = []
     for r, v, last in zip(rewards, values, last_values, strict=True):
@@ -40,7 +47,7 @@ def generalized_advantage(
     return advantages
 
 
-def discount_factors(lengths: list[int], gamma: float) -> Ragged:
+def discount_factors(lengths: list[int], gamma: float) -> Rows:
     """gamma^t"""
     return [[gamma**t for t in range(length)] for length in lengths]
 
@@ -50,33 +57,46 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def baseline(name: str, returns: Ragged) -> Ragged:
-    """b[i,t] of the baseline of this name"""
+def baseline(name: str, returns: Rows, first_steps: Sequence[int] | None = None, values: Rows | None = None) -> Rows:
+    """b[i,t] of the baseline of this name.
+
+    :param first_steps: the t of each episode's first row, 0 if not given
+    :param values: the critic's, for ``value``
+    """
+    first = [0] * len(returns) if first_steps is None else first_steps
+
+    def at_step(step: int, episodes: list[int]) -> list[float]:
+        return [returns[j][step - first[j]] for j in episodes if 0 <= step - first[j] < len(returns[j])]
 
     def value(i: int, t: int) -> float:
-        others = [episode for j, episode in enumerate(returns) if j != i]
+        everyone = list(range(len(returns)))
+        others = [j for j in everyone if j != i]
+        if name == "value":
+            assert values is not None
+            return values[i][t]
         return {
-            "batch_mean": mean([episode[0] for episode in returns]),
-            "leave_one_out": mean([episode[0] for episode in others]),
-            "time_mean": mean([episode[t] for episode in returns if len(episode) > t]),
-            "time_leave_one_out": mean([episode[t] for episode in others if len(episode) > t]),
+            "none": 0.0,
+            "batch_mean": mean([returns[j][0] for j in everyone]),
+            "leave_one_out": mean([returns[j][0] for j in others]),
+            "time_mean": mean(at_step(first[i] + t, everyone)),
+            "time_leave_one_out": mean(at_step(first[i] + t, others)),
         }[name]
 
     return [[value(i, t) for t in range(len(episode))] for i, episode in enumerate(returns)]
 
 
-def optimal_constant(with_returns: Ragged, alone: Ragged) -> float:
+def optimal_constant(with_returns: Rows, alone: Rows) -> float:
     """b = sum_i <R_i, S_i> / sum_i |S_i|^2, where row i is R_i, or S_i"""
     pairs = zip(with_returns, alone, strict=True)
     return sum(r * s for R, S in pairs for r, s in zip(R, S, strict=True)) / sum(s * s for S in alone for s in S)
 
 
-def cumulative_sum(values: Ragged) -> Ragged:
+def cumulative_sum(values: Rows) -> Rows:
     """y[i,t] = x[i,0] + ... + x[i,t]"""
     return [[sum(episode[: t + 1]) for t in range(len(episode))] for episode in values]
 
 
-def path_weights(log_ratios: Ragged, importance: str) -> Ragged:
+def path_weights(log_ratios: Rows, importance: str) -> Rows:
     """The product of the ratios of each level"""
 
     def weight(episode: list[float], t: int) -> float:
@@ -90,7 +110,7 @@ def path_weights(log_ratios: Ragged, importance: str) -> Ragged:
     return [[weight(episode, t) for t in range(len(episode))] for episode in log_ratios]
 
 
-def self_normalized(weights: Ragged, importance: str) -> Ragged:
+def self_normalized(weights: Rows, importance: str) -> Rows:
     """w[i,t] over the mean of the rows, of the episodes, or of the episodes' weights up to step t"""
 
     def divisor(t: int) -> float:
@@ -104,7 +124,7 @@ def self_normalized(weights: Ragged, importance: str) -> Ragged:
     return [[w / divisor(t) for t, w in enumerate(episode)] for episode in weights]
 
 
-def per_decision_credit(weights: Ragged, rewards: Ragged, baselines: Ragged, gamma: float) -> Ragged:
+def per_decision_credit(weights: Rows, rewards: Rows, baselines: Rows, gamma: float) -> Rows:
     """C[i,u] = sum_{t >= u} gamma^(t-u) w[i,t] r[i,t] - w[i,u] b[i,u]"""
     return [
         [sum(gamma ** (t - u) * w[t] * r[t] for t in range(u, len(w))) - w[u] * b[u] for u in range(len(w))]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 FaultyPart = Literal["reset", "observation", "reward", "error"]
 
@@ -87,6 +89,17 @@ class DiaryEnv(gym.Env[Any, Any]):
         return {"where": where, "index": self.index} if self.as_dict else where
 
 
+def diary(n_envs: int = 1, **kwargs: Any) -> DummyVecEnv:
+    """Several :class:`DiaryEnv`, numbered."""
+    return DummyVecEnv([partial(DiaryEnv, index=index, **kwargs) for index in range(n_envs)])
+
+
+def faulty(fault: Fault, n_envs: int = 3, faulty_env: int = 1, **kwargs: Any) -> DummyVecEnv:
+    """Several :class:`DiaryEnv`, one of which has a fault."""
+    faults = [fault if index == faulty_env else None for index in range(n_envs)]
+    return DummyVecEnv([partial(DiaryEnv, index=index, fault=one, **kwargs) for index, one in enumerate(faults)])
+
+
 class ProbeEnv(gym.Env[np.ndarray, Any]):
     """Episodes of ``length`` steps that observe a sign, -1 or 1, drawn anew each step, and the time left.
 
@@ -112,3 +125,59 @@ class ProbeEnv(gym.Env[np.ndarray, Any]):
     def _observe(self) -> np.ndarray:
         self.sign = 1.0 if self.np_random.random() < 0.5 else -1.0
         return np.array([self.sign, 1 - self.t / self.length], dtype=np.float32)
+
+
+class RandomEnv(gym.Env[Any, np.ndarray]):
+    """Random observations, rewards that depend on both, and episodes of random length: 1 to ``horizon`` steps.
+
+    :param end_probability: that a step ends the episode; the horizon truncates it
+    """
+
+    def __init__(
+        self,
+        action_space: spaces.Space[Any],
+        observation_space: spaces.Space[Any],
+        horizon: int,
+        end_probability: float,
+    ) -> None:
+        self.action_space, self.observation_space = action_space, observation_space
+        self.horizon, self.end_probability = horizon, end_probability
+
+    def _observe(self) -> Any:
+        # Not observation_space.sample(): that has a generator of its own
+        draw = self.np_random
+
+        def of(space: spaces.Space[Any]) -> Any:
+            if isinstance(space, spaces.Discrete):
+                return int(draw.integers(space.n))
+            return draw.normal(size=space.shape).clip(-2, 2).astype(np.float32)
+
+        if isinstance(self.observation_space, spaces.Dict):
+            return {key: of(space) for key, space in self.observation_space.items()}
+        return of(self.observation_space)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self._t = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._t += 1
+        reward = float(np.tanh(np.sum(action)) + self.np_random.normal())
+        terminated = bool(self.np_random.random() < self.end_probability)
+        return self._observe(), reward, terminated, self._t >= self.horizon and not terminated, {}
+
+
+#: For :class:`RandomEnv`: action spaces with the arguments that go with them, and observation spaces by policy.
+SPACES: dict[str, tuple[spaces.Space[Any], dict[str, Any]]] = {
+    "Box": (spaces.Box(-50, 50, (2,)), {}),
+    "Box clipped": (spaces.Box(-0.5, 0.5, (3,)), {}),
+    "gSDE": (spaces.Box(-50, 50, (2,)), {"use_sde": True, "sde_sample_freq": 3}),
+    "MultiDiscrete": (spaces.MultiDiscrete([3, 2, 4]), {}),
+    "MultiBinary": (spaces.MultiBinary(3), {}),
+    "Discrete": (spaces.Discrete(4), {}),
+}
+OBSERVATIONS: dict[str, spaces.Space[Any]] = {
+    "MlpPolicy": spaces.Box(-2, 2, (3,)),
+    "MultiInputPolicy": spaces.Dict({"vector": spaces.Box(-2, 2, (2,)), "number": spaces.Discrete(3)}),
+}

@@ -1,27 +1,30 @@
-"""What the tests of all algorithms share: the list of them, and helpers to look into what they do."""
+"""What the tests of all algorithms share: the list of them, small models of each, and their states compared."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter, Logger
-from stable_baselines3.common.vec_env import DummyVecEnv
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
-from tests.probes import DiaryEnv
+from sb3_pg.estimators import EpisodeIndex
+from tests.helpers.recording import double_precision
+
+T = TypeVar("T")
+Algorithm = type[PolicyGradientAlgorithm]
 
 #: Every test of this list's users holds for every algorithm in it.
-ALGORITHMS: list[type[PolicyGradientAlgorithm]] = [REINFORCE, VanillaPG, OffPolicyISPG]
+ALGORITHMS: list[Algorithm] = [REINFORCE, VanillaPG, OffPolicyISPG]
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 #: Whole episodes and no critic, whatever an algorithm's own defaults are.
@@ -43,11 +46,6 @@ every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=
 TINY: dict[str, Any] = {"net_arch": [8]}
 
 
-def diary(n_envs: int = 1, **kwargs: Any) -> DummyVecEnv:
-    """Several :class:`DiaryEnv`, numbered."""
-    return DummyVecEnv([partial(DiaryEnv, index=index, **kwargs) for index in range(n_envs)])
-
-
 #: What an algorithm has beyond the others' arguments, where its own defaults would have a say in a test.
 EXTRAS: dict[type[PolicyGradientAlgorithm], dict[str, Any]] = {
     OffPolicyISPG: {"n_epochs": 2, "target_kl": None, "normalize_advantage": False}
@@ -59,6 +57,11 @@ def make(algorithm: type[PolicyGradientAlgorithm], env: Any, **kwargs: Any) -> P
     policy = kwargs.pop("policy", "MlpPolicy")
     defaults: dict[str, Any] = {"n_steps": 16, "policy_kwargs": TINY, "seed": 0, "device": "cpu"}
     return algorithm(policy, env, **defaults | MONTE_CARLO | EXTRAS.get(algorithm, {}) | kwargs)
+
+
+def cases(*pairs: tuple[dict[str, Any], T]) -> tuple[tuple[dict[str, Any], T], ...]:
+    """Arguments, each with something of its own: a list of them would have no type."""
+    return pairs
 
 
 def n_updates(model: PolicyGradientAlgorithm) -> int:
@@ -98,73 +101,76 @@ def no_episode_ended() -> Iterator[None]:
     assert len(caught) == 1, [str(warning.message) for warning in caught]
 
 
-class Batches(BaseCallback):
-    """Keeps the batch of every rollout (or None), the rewards, and which environments began it with a new episode."""
+#: A2C's own settings, where VanillaPG has others.
+AS_A2C: dict[str, Any] = {
+    "n_steps": 5,
+    "learning_rate": 7e-4,
+    "gae_lambda": 1.0,
+    "normalize_advantage": False,
+    "value_learning_rate": None,
+    "n_value_updates": 1,
+    "policy_kwargs": {
+        "optimizer_class": th.optim.RMSprop,
+        "optimizer_kwargs": {"alpha": 0.99, "eps": 1e-5, "weight_decay": 0},
+    },
+}
+#: PPO's own settings, where OffPolicyISPG has others.
+AS_PPO: dict[str, Any] = {
+    "learning_rate": 3e-4,
+    "batch_size": 64,
+    "n_epochs": 10,
+    "clip_range": 0.2,
+    "gae_lambda": 0.95,
+    "normalize_advantage": True,
+    "target_kl": None,
+    "value_learning_rate": None,
+    "n_value_updates": 1,
+}
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches: list[EpisodeBatch | None] = []
-        self.rewards: list[np.ndarray] = []
-        self.starts: list[np.ndarray] = []
-
-    def _on_step(self) -> bool:
-        self.rewards.append(self.locals["rewards"].copy())
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.batches.append(self.model.rollout_buffer.batch)
-        self.starts.append(self.model.rollout_buffer.episode_starts[0].astype(bool))
-
-    @property
-    def updates(self) -> list[EpisodeBatch]:
-        """The batches there were."""
-        return [batch for batch in self.batches if batch is not None]
-
-
-class StopAfter(BaseCallback):
-    """Ends the training in its ``n``-th step."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.n = n
-
-    def _on_step(self) -> bool:
-        return self.n_calls < self.n
-
-
-class Memory(KVWriter):
-    """A logger's output that keeps what it is given, one dictionary a dump."""
-
-    def __init__(self) -> None:
-        self.dumps: list[dict[str, Any]] = []
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        self.dumps.append(dict(key_values))
-
-    def close(self) -> None:
-        """Nothing to close."""
+ACTION_SPACES = {
+    "Discrete": spaces.Discrete(3),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
+    "MultiBinary": spaces.MultiBinary(2),
+    "Box": spaces.Box(-1, 1, (2,)),
+}
+every_action_space = pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES.keys())
+N_ROWS = 6
 
 
-def log_to_memory(model: PolicyGradientAlgorithm) -> list[dict[str, Any]]:
-    """Let the model log into a list, which fills while it learns."""
-    memory = Memory()
-    model.set_logger(Logger(folder=None, output_formats=[memory]))
-    return memory.dumps
+def policy_and_batch(action_space: spaces.Space[Any]) -> tuple[ActorCriticPolicy, EpisodeBatch]:
+    """A random policy in float64, and a batch of which only the observations matter."""
+    th.manual_seed(0)
+    observation_space = spaces.Box(-1, 1, (4,))
+    policy = ActorCriticPolicy(observation_space, action_space, lambda _: 0.0, net_arch=[3], ortho_init=False)
+    policy = double_precision(policy)
+    rows, one = th.zeros(N_ROWS, dtype=th.float64), th.zeros(1, dtype=th.bool)
+    observations = th.rand(N_ROWS, 4) * 2 - 1
+    index = EpisodeIndex.from_lengths(th.tensor([N_ROWS]))
+    return policy, EpisodeBatch(index, observations, rows, rows, rows, rows, rows > 0, one, one, one, rows)
 
 
-def episodes_of(batch: EpisodeBatch) -> list[np.ndarray]:
-    """The rows ``(index, episode, step)`` of each episode of a batch from :class:`DiaryEnv`."""
-    where = batch.observations["where"] if isinstance(batch.observations, dict) else batch.observations
-    return [where[rows].numpy() for rows in batch.each_episode()]
+def actions_of(space: spaces.Space[Any]) -> list[Any]:
+    """Every action of a finite space, as the distribution takes it."""
+    if isinstance(space, spaces.Discrete):
+        return list(range(int(space.n)))
+    sizes = space.nvec if isinstance(space, spaces.MultiDiscrete) else [2] * int(space.n)  # type: ignore[attr-defined]
+    return list(np.ndindex(*sizes))
 
 
-def assert_whole(batch: EpisodeBatch, lengths: Sequence[int]) -> None:
-    """Every episode of the batch is one episode of one environment, from its first step to its last.
+class Extractor(BaseFeaturesExtractor):
+    """Features with parameters, and arguments of their own.
 
-    :param lengths: as given to every :class:`DiaryEnv`
+    :param drop: share of them that is dropped in training
     """
-    for rows in episodes_of(batch):
-        index, episode, _ = rows[0].astype(int)
-        length = lengths[min(episode, len(lengths) - 1)]
-        expected = [[index, episode, t] for t in range(length)]
-        assert rows.tolist() == expected, f"spliced or cut: {rows.tolist()}, expected {expected}"
+
+    def __init__(self, observation_space: spaces.Box, width: int, drop: float = 0.0) -> None:
+        super().__init__(observation_space, width)
+        size = int(np.prod(observation_space.shape))
+        layers = [th.nn.Flatten(), th.nn.Linear(size, width), th.nn.Tanh(), th.nn.Dropout(drop)]
+        self.network = th.nn.Sequential(*layers)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return self.network(observations)
+
+
+EXTRACTED: dict[str, Any] = TINY | {"features_extractor_class": Extractor}

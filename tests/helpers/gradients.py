@@ -1,274 +1,27 @@
-"""An independent record of what was played, and the literal formulas to compare with.
+"""The gradients that ``learn`` should have handed to its optimizer, from a tape of what was played.
 
-Nothing here is taken from the package's buffers or estimators: :class:`Recorder` notes each step at the environment,
-returns are O(T^2) loops over Python floats, and :func:`literal_gradients` calls ``autograd.grad`` once a step, in
-double precision.
+A loop over the steps: ``autograd.grad`` once for each, in double precision, with the returns and baselines of
+:mod:`tests.helpers.literal`.
+Nothing here is taken from the package's buffers or estimators.
 """
 
 from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_pg import REINFORCE
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
-
-Algorithm = TypeVar("Algorithm", bound=PolicyGradientAlgorithm)
-Rows = list[list[float]]
-"""A number for each step of each episode."""
-
-# --- the literal formulas -------------------------------------------------------------------------------------------
-
-
-def literal_returns(kind: str, rewards: Rows, last_values: Sequence[float], gamma: float) -> Rows:
-    """``reward_to_go`` or ``total`` of each episode, where ``last_values`` is what follows its last step."""
-
-    def to_go(r: list[float], t: int, last: float) -> float:
-        return sum(gamma ** (k - t) * r[k] for k in range(t, len(r))) + gamma ** (len(r) - t) * last
-
-    pairs = list(zip(rewards, last_values, strict=True))
-    if kind == "total":
-        return [[to_go(r, 0, last)] * len(r) for r, last in pairs]
-    assert kind == "reward_to_go"
-    return [[to_go(r, t, last) for t in range(len(r))] for r, last in pairs]
-
-
-def literal_gae(rewards: Rows, values: Rows, last_values: Sequence[float], gamma: float, gae_lambda: float) -> Rows:
-    """Generalised advantages: a double loop over the temporal differences."""
-    advantages = []
-    for r, v, last in zip(rewards, values, last_values, strict=True):
-        following = [*v[1:], last]
-        delta = [r[t] + gamma * following[t] - v[t] for t in range(len(r))]
-        advantages.append(
-            [sum((gamma * gae_lambda) ** (k - t) * delta[k] for k in range(t, len(r))) for t in range(len(r))]
-        )
-    return advantages
-
-
-def literal_baseline(name: str, returns: Rows, first_steps: Sequence[int], values: Rows) -> Rows:
-    """The baseline of each step. ``first_steps`` is the t of each episode's first row, 0 for whole episodes."""
-    own = [g[0] for g in returns]
-    n = len(own)
-
-    def at_step(i: int, t: int, without: int | None) -> float:
-        step = first_steps[i] + t
-        alive = [
-            g[step - first]
-            for j, (g, first) in enumerate(zip(returns, first_steps, strict=True))
-            if j != without and 0 <= step - first < len(g)
-        ]
-        return sum(alive) / len(alive) if alive else 0.0
-
-    formulas: dict[str, Callable[[int, int], float]] = {
-        "none": lambda i, t: 0.0,
-        "value": lambda i, t: values[i][t],
-        "batch_mean": lambda i, t: sum(own) / n,
-        "leave_one_out": lambda i, t: sum(own[j] for j in range(n) if j != i) / (n - 1) if n > 1 else 0.0,
-        "time_mean": lambda i, t: at_step(i, t, without=None),
-        "time_leave_one_out": lambda i, t: at_step(i, t, without=i),
-    }
-    return [[formulas[name](i, t) for t in range(len(g))] for i, g in enumerate(returns)]
-
-
-def callable_baseline(batch: EpisodeBatch) -> th.Tensor:
-    """A baseline of the user's, of the step alone, so that its value does not depend on the order of the episodes."""
-    return 0.5 - 0.25 * batch.episodes.step.float()
-
-
-# --- recording ------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Step:
-    """A step as an environment saw it.
-
-    :param tick: steps that the environment has made before, over all episodes
-    :param iteration: the rollout it belongs to
-    """
-
-    observation: Any
-    action: np.ndarray
-    reward: float
-    next_observation: Any
-    tick: int
-    iteration: int
-
-
-@dataclass
-class Episode:
-    """What an environment played from one reset to the next."""
-
-    env: int
-    steps: list[Step] = field(default_factory=list)
-    terminated: bool = False
-    truncated: bool = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether the environment said so; otherwise it is still going on, or was reset from outside."""
-        return self.terminated or self.truncated
-
-
-@dataclass(frozen=True)
-class GradientStep:
-    """A step of the policy's optimizer.
-
-    :param policy: before the step, in double precision; None where policies are not kept
-    :param gradient: what the optimizer was given, flat
-    :param kl_coef: that the algorithm had at that time, None if it has no such thing
-    """
-
-    iteration: int
-    policy: ActorCriticPolicy | None
-    gradient: th.Tensor
-    kl_coef: float | None
-
-
-@dataclass
-class Tape:
-    """What all environments of a run played, and the policies that played it.
-
-    :param episodes: in the order of their beginning
-    :param sampled: per step of the vectorised environment the actions that the policy drew, ``(n_envs, ...)``
-    :param policies: per iteration a copy of the policy in double precision
-    :param gradient_steps: in the order of time
-    :param buffer_rewards: per iteration the rewards in the algorithm's buffer, ``(n_steps, n_envs)``
-    :param log_probs: what :func:`log_prob_of` has evaluated so far
-    """
-
-    iteration: int = -1
-    episodes: list[Episode] = field(default_factory=list)
-    sampled: list[np.ndarray] = field(default_factory=list)
-    policies: list[ActorCriticPolicy] = field(default_factory=list)
-    gradient_steps: list[GradientStep] = field(default_factory=list)
-    buffer_rewards: list[np.ndarray] = field(default_factory=list)
-    log_probs: dict[tuple[int, bytes], float] = field(default_factory=dict)
-
-    @property
-    def gradients(self) -> dict[int, th.Tensor]:
-        """Per iteration that made an update its gradient, of an algorithm that takes one step an iteration."""
-        gradients = {one.iteration: one.gradient for one in self.gradient_steps}
-        assert len(gradients) == len(self.gradient_steps), "more than one step in an iteration"
-        return gradients
-
-    def steps(self) -> Iterator[tuple[Episode, Step]]:
-        """All steps, with the episode that each belongs to."""
-        return ((episode, step) for episode in self.episodes for step in episode.steps)
-
-
-class Recorder(gym.Wrapper[Any, Any, Any, Any]):
-    """Writes everything that its environment plays on a tape."""
-
-    def __init__(self, env: gym.Env[Any, Any], tape: Tape, index: int) -> None:
-        super().__init__(env)
-        self.tape, self.index, self.tick = tape, index, 0
-        self._observation: Any = None
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        self._observation, info = self.env.reset(**kwargs)
-        self.tape.episodes.append(Episode(self.index))
-        self._episode = self.tape.episodes[-1]
-        return self._observation, info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self._episode.steps.append(
-            Step(self._observation, np.array(action), float(reward), observation, self.tick, self.tape.iteration)
-        )
-        self._episode.terminated, self._episode.truncated = terminated, truncated
-        self._observation = observation
-        self.tick += 1
-        return observation, reward, terminated, truncated, info
-
-
-class _IterationCallback(BaseCallback):
-    """Counts rollouts on the tape, keeps the policy of each, and ends the training after ``n_iterations``."""
-
-    def __init__(self, tape: Tape, n_iterations: int, keep_policies: bool) -> None:
-        super().__init__()
-        self.tape, self.n_iterations, self.keep_policies = tape, n_iterations, keep_policies
-
-    def _on_rollout_start(self) -> None:
-        self.tape.iteration += 1
-        if self.keep_policies:
-            self.tape.policies.append(double_precision(self.model.policy))  # type: ignore[arg-type]
-
-    def _on_step(self) -> bool:
-        return self.tape.iteration < self.n_iterations
-
-    def _on_rollout_end(self) -> None:
-        buffer = self.locals["rollout_buffer"]
-        self.tape.buffer_rewards.append(buffer.rewards[: buffer.pos].copy())
-
-
-def double_precision(policy: ActorCriticPolicy) -> ActorCriticPolicy:
-    """A copy of a policy in float64 (SB3 turns every observation into float32, so they are turned back behind it)."""
-    copy: ActorCriticPolicy = type(policy)(**policy._get_constructor_parameters())
-    copy.load_state_dict(policy.state_dict())
-    copy = copy.double()
-    copy.set_training_mode(False)
-    copy.features_extractor.register_forward_hook(lambda module, arguments, output: output.double())
-    return copy
-
-
-def record(
-    make_env: Callable[[], gym.Env[Any, Any]],
-    n_envs: int = 1,
-    n_iterations: int = 3,
-    *,
-    algorithm: type[Algorithm] = REINFORCE,  # type: ignore[assignment]
-    keep_policies: bool = True,
-    prepare: Callable[[Algorithm], None] = lambda model: None,
-    **arguments: Any,
-) -> tuple[Algorithm, Tape]:
-    """Let an algorithm learn for some iterations, with plain gradient descent, and record it.
-
-    :param prepare: is given the model before it learns
-    :param arguments: of the algorithm
-    """
-    tape = Tape()
-    env = DummyVecEnv([lambda i=i: Recorder(make_env(), tape, i) for i in range(n_envs)])  # type: ignore[misc]
-    policy_kwargs = {"optimizer_class": th.optim.SGD} | arguments.pop("policy_kwargs", {"net_arch": []})
-    defaults: dict[str, Any] = {"policy": "MlpPolicy", "seed": 0, "device": "cpu"}
-    defaults |= {"max_grad_norm": None, "normalize_advantage": False}
-    model = algorithm(env=env, policy_kwargs=policy_kwargs, **(defaults | arguments))
-    prepare(model)
-    model.policy.register_forward_hook(lambda module, args, output: tape.sampled.append(output[0].cpu().numpy()))
-    step = model.policy.optimizer.step
-
-    def note_and_step(*args: Any, **kwargs: Any) -> Any:
-        with th.random.fork_rng(devices=[]):  # the copy is initialised at random first
-            policy = double_precision(model.policy) if keep_policies else None
-        kl_coef = getattr(model, "kl_coef", None)
-        tape.gradient_steps.append(GradientStep(tape.iteration, policy, flat_gradient(model.policy), kl_coef))
-        return step(*args, **kwargs)
-
-    model.policy.optimizer.step = note_and_step  # type: ignore[method-assign]
-    model.learn(10**9, callback=_IterationCallback(tape, n_iterations, keep_policies))
-    return model, tape
-
-
-def flat_gradient(policy: ActorCriticPolicy) -> th.Tensor:
-    """The gradients of all parameters in one vector, 0 for those that are none of the optimizer's or that have none."""
-    handed = {parameter for group in policy.optimizer.param_groups for parameter in group["params"]}
-    gradients = [p.grad if p in handed else None for p in policy.parameters()]
-    pairs = zip(policy.parameters(), gradients, strict=True)
-    return th.cat([(th.zeros_like(p) if gradient is None else gradient.clone()).flatten() for p, gradient in pairs])
-
-
-# --- the reference gradient -----------------------------------------------------------------------------------------
+from tests.helpers import literal
+from tests.helpers.literal import Rows
+from tests.helpers.recording import Episode, Step, Tape
 
 
 @dataclass(frozen=True)
@@ -422,12 +175,12 @@ def _played(
     last_values = [_last_value(model, policy, piece) for piece in pieces]
     values = [[value_of(tape.policies[s.iteration], s.observation) for s in piece.steps] for piece in pieces]
     rewards = [[step.reward for step in piece.steps] for piece in pieces]
-    to_go = literal_returns("reward_to_go", rewards, last_values, model.gamma)
+    to_go = literal.reward_to_go(rewards, model.gamma, last_values)
     if model.returns == "gae":
-        advantages = literal_gae(rewards, values, last_values, model.gamma, model.gae_lambda)
+        advantages = literal.generalized_advantage(rewards, values, model.gamma, model.gae_lambda, last_values)
         returns = [[a + v for a, v in zip(*rows, strict=True)] for rows in zip(advantages, values, strict=True)]
     else:
-        returns = literal_returns(model.returns, rewards, last_values, model.gamma)
+        returns = literal.returns_of(model.returns, rewards, model.gamma, last_values)
     played = Played(
         iteration,
         pieces,
@@ -479,6 +232,11 @@ def optimal_constant(
     return dots / norms
 
 
+def callable_baseline(batch: EpisodeBatch) -> th.Tensor:
+    """A baseline of the user's, of the step alone, so that its value does not depend on the order of the episodes."""
+    return 0.5 - 0.25 * batch.episodes.step.float()
+
+
 def _baseline(
     model: PolicyGradientAlgorithm, tape: Tape, played: Played, values: Rows, multipliers: Multipliers
 ) -> Rows:
@@ -490,7 +248,8 @@ def _baseline(
         return [
             [optimal_constant(model, tape, played, multipliers(model, tape, played))] * len(g) for g in played.returns
         ]
-    return literal_baseline(model.baseline, played.returns, [piece.first for piece in pieces], values)
+    assert isinstance(model.baseline, str)
+    return literal.baseline(model.baseline, played.returns, [piece.first for piece in pieces], values)
 
 
 def samples_of_learn(
@@ -556,7 +315,7 @@ class Reference:
 def gradient_in(policy: ActorCriticPolicy, scalar: th.Tensor) -> th.Tensor:
     """The gradient of a scalar in all parameters, flat; 0 in those that it does not depend on."""
     parameters = list(policy.parameters())
-    parts = th.autograd.grad(scalar, parameters, allow_unused=True, retain_graph=True)
+    parts: Sequence[th.Tensor | None] = th.autograd.grad(scalar, parameters, allow_unused=True, retain_graph=True)
     return th.cat(
         [(th.zeros_like(p) if part is None else part).flatten() for p, part in zip(parameters, parts, strict=True)]
     )
@@ -581,7 +340,7 @@ def literal_gradients(model: PolicyGradientAlgorithm, tape: Tape) -> dict[int, R
             tape,
             tape.policies[iteration],
             sample,
-            lambda row, log_prob, weights=weights: weights[row] * log_prob,
+            lambda row, log_prob, weights=weights: weights[row] * log_prob,  # type: ignore[misc]
             divisors[iteration],
         )
     return gradients
@@ -622,47 +381,3 @@ def literal_gradient(
     for term in terms:
         total += term
     return Reference(total, float(sum(term.norm() for term in terms)))
-
-
-# --- environments ---------------------------------------------------------------------------------------------------
-
-
-class RandomEnv(gym.Env[Any, np.ndarray]):
-    """Random observations, rewards that depend on both, and episodes of random length: 1 to ``horizon`` steps.
-
-    :param end_probability: that a step ends the episode; the horizon truncates it
-    """
-
-    def __init__(
-        self,
-        action_space: spaces.Space[Any],
-        observation_space: spaces.Space[Any],
-        horizon: int,
-        end_probability: float,
-    ) -> None:
-        self.action_space, self.observation_space = action_space, observation_space
-        self.horizon, self.end_probability = horizon, end_probability
-
-    def _observe(self) -> Any:
-        # Not observation_space.sample(): that has a generator of its own
-        draw = self.np_random
-
-        def of(space: spaces.Space[Any]) -> Any:
-            if isinstance(space, spaces.Discrete):
-                return int(draw.integers(space.n))
-            return draw.normal(size=space.shape).clip(-2, 2).astype(np.float32)
-
-        if isinstance(self.observation_space, spaces.Dict):
-            return {key: of(space) for key, space in self.observation_space.items()}
-        return of(self.observation_space)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed, options=options)
-        self._t = 0
-        return self._observe(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self._t += 1
-        reward = float(np.tanh(np.sum(action)) + self.np_random.normal())
-        terminated = bool(self.np_random.random() < self.end_probability)
-        return self._observe(), reward, terminated, self._t >= self.horizon and not terminated, {}

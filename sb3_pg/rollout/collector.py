@@ -117,7 +117,6 @@ class EpisodeCollector(OnPolicyAlgorithm):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         statistics = NormalizerStatistics(self._vec_normalize_env)
-        statistics.keep()
         result = super()._setup_learn(*args, **kwargs)
         self._check_reset(statistics)
         return result
@@ -139,7 +138,6 @@ class EpisodeCollector(OnPolicyAlgorithm):
         if self.n_episodes is None or buffer.carried_steps > 0 or np.all(self._last_episode_starts):
             return
         statistics = NormalizerStatistics(self._vec_normalize_env)
-        statistics.keep()
         self._last_obs = env.reset()  # type: ignore[assignment]
         self._check_reset(statistics)
         self._last_episode_starts = np.ones((env.num_envs,), dtype=bool)

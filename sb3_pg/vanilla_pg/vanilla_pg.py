@@ -170,6 +170,8 @@ class VanillaPG(PolicyGradientAlgorithm):
         grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
         if self.natural_gradient:
             make_natural(self.policy, batch, self.cg_damping, self.cg_max_steps, self._rows_per_pass)
+            # Not to clip it again: the solver's direction may be infinite where g was not
+            guarded_clip(self.policy.optimizer, losses.total, None)
         statistics |= logged_losses([losses]) | self._fit_critic(batch, value_loss) | {"grad_norm": grad_norm}
         self.policy.optimizer.step()
         self._finish_update(batch, statistics)

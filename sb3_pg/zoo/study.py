@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
@@ -86,16 +87,25 @@ def _sign(sampler: BaseSampler, study: optuna.Study, trial: optuna.trial.FrozenT
 def fail_abandoned(study: optuna.Study) -> int:
     """Mark trials whose process on this machine is gone as failed: as RUNNING they would use up the budget for ever.
 
-    :return: how many there were
+    Two processes that go on with one search see the same abandoned trials, and each is marked by whoever comes first.
+
+    :return: how many this process has marked
     """
     abandoned = [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if _is_gone(trial.user_attrs.get(WORKER, ""))
     ]
-    for trial in abandoned:
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    return len(abandoned)
+    return sum(_fail(study, trial.number) for trial in abandoned)
+
+
+def _fail(study: optuna.Study, number: int) -> bool:
+    # skip_if_finished would look first and write then, and another process comes in between
+    try:
+        study.tell(number, state=TrialState.FAIL)
+    except (UpdateFinishedTrialError, ValueError):  # the latter if tell itself sees that it is finished
+        return False
+    return True
 
 
 def _is_gone(worker: str) -> bool:

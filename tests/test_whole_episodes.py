@@ -128,7 +128,11 @@ QUOTAS += [(one, *case) for one in (VanillaPG, OffPolicyISPG) for case in ((3, "
 @pytest.mark.parametrize(("algorithm", "n_steps", "incomplete_episodes"), QUOTAS)
 def test_a_quota_does_not_favour_short_episodes(algorithm: Algorithm, n_steps: int, incomplete_episodes: str) -> None:
     """In an MDP where long episodes pay more, with a policy that stays as it is: mean length and mean return of the
-    episodes used are the exact ones, to 4 standard errors. (Where they end first they are 20 percent shorter.)"""
+    episodes used are the exact ones, to 5.2 standard errors.
+
+    False alarms: 12 cases of two means, 24 * P(|z| > 5.2) = 5e-6. Power: where the episodes that end first are used
+    they are 20 percent shorter; 750 give the mean length to 2.6 percent, so that this is found with 99 percent probability.
+    """
     mdp, n_envs = long_episodes_pay(), 4
     env = DummyVecEnv([partial(TabularEnv, mdp) for _ in range(n_envs)])
     keep = Batches()
@@ -136,7 +140,7 @@ def test_a_quota_does_not_favour_short_episodes(algorithm: Algorithm, n_steps: i
     model = make(algorithm, env, n_steps=n_steps, n_episodes=n_envs, gamma=1.0, **frozen)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_steps=3 ended before")
-        model.learn(6000, callback=keep)
+        model.learn(4000, callback=keep)
     with th.no_grad():
         distribution = model.policy.get_distribution(th.arange(mdp.n_states)).distribution
     assert isinstance(distribution, th.distributions.Categorical)
@@ -146,6 +150,6 @@ def test_a_quota_does_not_favour_short_episodes(algorithm: Algorithm, n_steps: i
         [[batch.rewards[rows].sum().item() for rows in batch.each_episode()] for batch in keep.updates]
     )
     exact = (mdp.alive(theta).sum().item(), mdp.objective(theta, 1.0).item())
-    assert len(lengths) > 500
+    assert len(lengths) > 750
     for sample, expected in zip((lengths, returns), exact, strict=True):
-        assert abs(sample.mean() - expected) < 4 * sample.std() / len(sample) ** 0.5
+        assert abs(sample.mean() - expected) < 5.2 * sample.std() / len(sample) ** 0.5

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 import torch as th
 from hypothesis import settings
 
+from tests.helpers.models import TINY
 from tests.helpers.vec_envs import FakePool
 
 th.set_num_threads(1)
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("deterministic")
+
+
+@pytest.fixture(autouse=True)
+def shared_arguments_stay_as_they_are() -> Iterator[None]:
+    """SB3's A2C writes its optimizer into the ``policy_kwargs`` that it is given: give it a copy."""
+    yield
+    assert TINY == {"net_arch": [8]}
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ IDENTITY_TASKS: dict[str, tuple[Any, int, float]] = {
     "Discrete": (lambda: IdentityEnv(4, ep_length=25), 40, 0.9),
     "MultiDiscrete": (lambda: IdentityEnvMultiDiscrete(2, ep_length=25), 40, 0.9),
     "MultiBinary": (lambda: IdentityEnvMultiBinary(2, ep_length=25), 40, 0.9),
-    "Box": (lambda: IdentityEnvBox(eps=0.5, ep_length=25), 100, 0.9),
+    "Box": (lambda: IdentityEnvBox(eps=0.5, ep_length=25), 60, 0.9),
 }
 
 

@@ -154,7 +154,7 @@ def test_halved_steps_lie_on_the_line_between(
 ) -> None:
     """What is left of a step is a power of 1/2 of it, in every parameter of the actor; or nothing, bit for bit."""
     kwargs = BACKTRACK | optimizer | estimator | {"incomplete_episodes": "truncate", "batch_size": 16}
-    ispg(action_space, **kwargs).learn(40 * 32)
+    ispg(action_space, **kwargs).learn(20 * 32)
     shares = []
     for one in tried:
         full, taken = difference(one.before, one.full), difference(one.before, one.after)

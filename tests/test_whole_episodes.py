@@ -131,7 +131,7 @@ def test_a_quota_does_not_favour_short_episodes(algorithm: Algorithm, n_steps: i
     episodes used are the exact ones, to 5.2 standard errors.
 
     False alarms: 12 cases of two means, 24 * P(|z| > 5.2) = 5e-6. Power: where the episodes that end first are used
-    they are 20 percent shorter; 750 give the mean length to 2.6 percent, so that this is found with 99 percent probability.
+    they are 20 percent shorter; 750 give the mean length to 2.6 percent: that is found with 99 percent probability.
     """
     mdp, n_envs = long_episodes_pay(), 4
     env = DummyVecEnv([partial(TabularEnv, mdp) for _ in range(n_envs)])

@@ -42,7 +42,7 @@ OWN_CRITIC = JOINT_CRITIC | {"value_learning_rate": 1e-3, "n_value_updates": 3}
 ESTIMATORS = {"no critic": MONTE_CARLO, "joint critic": JOINT_CRITIC, "own critic": OWN_CRITIC}
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS.keys())
 
-#: A network that costs little.
+#: A network that costs little. SB3's A2C writes into what it is given: ``dict(TINY)`` for it.
 TINY: dict[str, Any] = {"net_arch": [8]}
 
 

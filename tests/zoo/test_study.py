@@ -27,7 +27,8 @@ def test_an_abandoned_trial_is_marked_by_whoever_comes_first(
     for worker in ["gone", "gone", "alive"]:
         ours.ask().set_user_attr(search.WORKER, worker)
     monkeypatch.setattr(search, "_is_gone", lambda worker: worker == "gone")
-    write, raced = ours._storage.set_trial_state_values, []
+    write = ours._storage.set_trial_state_values
+    raced: list[int] = []
 
     def mark_first(trial_id: int, *args: Any, **kwargs: Any) -> bool:
         if not raced:

@@ -126,10 +126,13 @@ def learned_from_plain_answers(algorithm: Algorithm, n_envs: int, as_dict: bool)
     return learn(algorithm, diary(n_envs, as_dict=as_dict, ending="truncated", lengths=(5, 7)))
 
 
+# All algorithms collect alike: every combination with one of them, and each of the others once.
+COLLECTING: list[tuple[Algorithm, int, bool]] = [(VanillaPG, n, as_dict) for n in (1, 3) for as_dict in (False, True)]
+COLLECTING += [(REINFORCE, 3, False), (OffPolicyISPG, 3, False)]
+
+
 @pytest.mark.parametrize("kind", ODD)
-@pytest.mark.parametrize("as_dict", [False, True])
-@pytest.mark.parametrize("n_envs", [1, 3])
-@every_algorithm
+@pytest.mark.parametrize(("algorithm", "n_envs", "as_dict"), COLLECTING)
 def test_the_kind_of_the_answers_makes_no_difference(
     algorithm: Algorithm, n_envs: int, as_dict: bool, kind: str
 ) -> None:
@@ -252,9 +255,17 @@ class Statistics(BaseCallback):
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # in SB3's own arithmetic
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("what", ["reset", "observation", "reward"])
-@pytest.mark.parametrize("settings", [{}, {"norm_reward": False}, {"training": False}], ids=str)
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        (REINFORCE, {}),
+        (OffPolicyISPG, {}),
+        (VanillaPG, {}),
+        (VanillaPG, {"norm_reward": False}),
+        (VanillaPG, {"training": False}),
+    ],
+)
 @pytest.mark.parametrize("behind", BEHIND)
-@every_algorithm
 def test_statistics_forget_what_is_not_finite(
     algorithm: Algorithm, behind: str, settings: dict[str, bool], what: Any, value: float
 ) -> None:

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
-from sb3_pg import OffPolicyISPG, VanillaPG
+from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from tests.helpers.environments import Fault, diary, faulty
 from tests.helpers.models import TINY, Algorithm, every_algorithm, make, n_updates
 from tests.helpers.recording import Batches

@@ -12,6 +12,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 @contextmanager
 def evaluation_mode(policy: ActorCriticPolicy) -> Iterator[None]:
     """As the policy acts: no dropout, and batch normalisation by its running statistics."""
+    if not any(module.training for module in policy.modules()):
+        yield
+        return
     was_training = policy.training
     policy.set_training_mode(False)
     try:

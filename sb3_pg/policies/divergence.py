@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch as th
@@ -108,6 +109,10 @@ class Divergence:
             total = sum(self.summed(rows).double() for _, rows in part.pieces(self._micro_batch_size))
         n_rows = all_sum(th.as_tensor(float(part.n_rows)))
         return float(all_sum(th.as_tensor(total)) / n_rows)
+
+    def evaluation_mode(self) -> AbstractContextManager[None]:
+        """For several means in a row: the mode of a policy is not switched for nothing."""
+        return evaluation_mode(self._policy)
 
     def summed(self, rows: Rows) -> th.Tensor:
         """The sum over some rows, with a gradient."""

@@ -63,13 +63,13 @@ class TrustRegion:
         within_bound = False
         try:
             optimizer.step()
-            for _ in range(MAX_HALVINGS):
+            with self.divergence.evaluation_mode():
                 within_bound = self._is_within_bound()
-                if within_bound:
-                    break
-                _halve(parameters, before)
-            else:
-                within_bound = self._is_within_bound()
+                for _ in range(MAX_HALVINGS):
+                    if within_bound:
+                        break
+                    _halve(parameters, before)
+                    within_bound = self._is_within_bound()
         finally:  # Ctrl-C too
             if not within_bound:
                 _restore(parameters, before)

@@ -41,6 +41,7 @@ WRONG: dict[str, list[Any]] = {
     "n_epochs": [*INTEGER, 0],
     "n_episodes": [*INTEGER, 0],
     "n_value_updates": [*INTEGER, 0],
+    "value_batch_size": [*INTEGER, 0],
     "micro_batch_size": [*INTEGER, 0],
     "cg_max_steps": [*INTEGER, 0],
     "n_reused_batches": [*INTEGER, -1],
@@ -71,6 +72,7 @@ WRONG: dict[str, list[Any]] = {
 #: None means something there, and is what many of them are by default.
 TAKES_NONE = {
     *("value_learning_rate", "clip_range", "clip_range_vf", "batch_size", "n_episodes", "micro_batch_size", "seed"),
+    "value_batch_size",
     *("min_ess", "max_grad_norm", "target_kl", "max_weight", "rollout_buffer_class", "rollout_buffer_kwargs"),
     *("policy_kwargs", "tensorboard_log"),
 }
@@ -220,6 +222,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"value_learning_rate": float("3e-3"), "baseline": "none"}, ["value_learning_rate", "critic"]),
     ({"bootstrap_truncated": True, "baseline": "time_mean"}, ["bootstrap_truncated=True", "critic"]),
     ({"n_value_updates": 3, "baseline": "none"}, ["n_value_updates", "critic"]),
+    ({"value_batch_size": 64, "baseline": "none"}, ["value_batch_size", "critic"]),
     ({"incomplete_episodes": "bootstrap", "baseline": "none"}, ["incomplete_episodes='bootstrap'", "critic"]),
     ({"returns": "total", "discount_gradient": True}, ["discount_gradient=True", "returns='total'"]),
 ]

@@ -101,6 +101,7 @@ def check_numbers(
     gae_lambda: object,
     max_grad_norm: object,
     n_value_updates: object,
+    value_batch_size: object,
     micro_batch_size: object,
     vf_coef: object,
 ) -> None:
@@ -113,6 +114,7 @@ def check_numbers(
     check_unit_interval("gae_lambda", gae_lambda)
     check_positive("max_grad_norm", max_grad_norm, or_none="no limit")
     check_positive_int("n_value_updates", n_value_updates)
+    check_positive_int("value_batch_size", value_batch_size, or_none=True)
     check_positive_int("micro_batch_size", micro_batch_size, or_none=True)
     check_not_negative("vf_coef", vf_coef)
 
@@ -265,6 +267,7 @@ def check_critic(
     bootstrap_truncated: bool,
     n_value_updates: int,
     value_learning_rate: object,
+    value_batch_size: int | None,
 ) -> None:
     """Refuse what needs a critic where none is learned.
 
@@ -277,10 +280,12 @@ def check_critic(
                 "'MultiInputPolicy'), or a subclass of stable_baselines3's ActorCriticPolicy that is no ActorPolicy; a "
                 "model that was saved without a critic stays without: leave baseline as it was, or train a new one"
             )
-        if n_value_updates > 1 and value_learning_rate is None:
+        unfit = [f"n_value_updates={n_value_updates}"] if n_value_updates > 1 else []
+        unfit += [f"value_batch_size={value_batch_size}"] if value_batch_size is not None else []
+        if value_learning_rate is None and unfit:
             raise ValueError(
-                f"n_value_updates={n_value_updates} needs an optimizer of the critic's own: give value_learning_rate "
-                "too (1e-3, say), or leave n_value_updates at 1 for one joint loss"
+                f"{' and '.join(unfit)} needs an optimizer of the critic's own: give value_learning_rate too (1e-3, "
+                "say), or leave n_value_updates at 1 and value_batch_size at None for one joint loss"
             )
         return
     wanting = {
@@ -288,6 +293,7 @@ def check_critic(
         "bootstrap_truncated=True": bootstrap_truncated,
         "value_learning_rate": value_learning_rate is not None,
         "n_value_updates": n_value_updates > 1,
+        "value_batch_size": value_batch_size is not None,
     }
     given = [name for name, is_given in wanting.items() if is_given]
     if given:

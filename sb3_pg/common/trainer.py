@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch as th
@@ -20,7 +21,7 @@ from sb3_pg.rollout.collector import EpisodeCollector
 from sb3_pg.rollout.credit import advantages_of, baseline_of, returns_of, value_targets_of
 from sb3_pg.update.critic import ValueLoss, fit_critic, separate_critic
 from sb3_pg.update.episode_gradients import batch_snr, optimal_baseline
-from sb3_pg.update.gradient import Losses, Objective, PolicyLoss, accumulate_gradient
+from sb3_pg.update.gradient import Losses, Objective, Penalty, PolicyLoss, accumulate_gradient
 from sb3_pg.update.statistics import mean_episode_length, value_explained_variance, weight_statistics
 from sb3_pg.update.weighting import MAX_CARRIED_WEIGHT, carried_weights
 
@@ -42,6 +43,7 @@ class Trainer(EpisodeCollector):
     loss_reduction: LossReduction
     incomplete_episodes: IncompleteEpisodes
     n_value_updates: int
+    value_batch_size: int | None
     micro_batch_size: int | None
     log_gradient_variance: bool
     value_lr_schedule: Schedule
@@ -134,13 +136,13 @@ class Trainer(EpisodeCollector):
         policy_loss: PolicyLoss,
         divisor: th.Tensor,
         value_loss: ValueLoss,
-        penalty: Callable[[slice | th.Tensor], th.Tensor] | None = None,
+        penalties: Mapping[str, Penalty] = MappingProxyType({}),
     ) -> Losses:
         """The gradient of the loss, into the parameters' ``.grad``: the policy's, the entropy's, a joint critic's."""
         self.policy.optimizer.zero_grad()
         is_joint = self.uses_critic and self.value_optimizer is None
         objective = Objective(
-            policy_loss, divisor, self._now(self.ent_coef), self.vf_coef, value_loss if is_joint else None, penalty
+            policy_loss, divisor, self._now(self.ent_coef), self.vf_coef, value_loss if is_joint else None, penalties
         )
         return accumulate_gradient(self.policy, batch, part, objective, self._rows_per_pass)
 
@@ -154,10 +156,10 @@ class Trainer(EpisodeCollector):
         return None if normalizes else CACHE_ROWS
 
     def _fit_critic(self, batch: EpisodeBatch, value_loss: ValueLoss) -> dict[str, float]:
-        """The steps of the critic's own optimizer, if it has one; returns the loss before the last of them."""
+        """The passes of the critic's own optimizer, if it has one; returns the mean loss of the last of them."""
         if self.value_optimizer is None:
             return {}
-        args = (self.n_value_updates, self._rows_per_pass, self.max_grad_norm)
+        args = (self.n_value_updates, self.value_batch_size, self._rows_per_pass, self.max_grad_norm)
         return {"value_loss": fit_critic(self.policy, self.value_optimizer, batch, value_loss, *args)}
 
     # --- logging ---------------------------------------------------------------------------------------------------

@@ -136,6 +136,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         bootstrap_truncated: bool | None = None,
         n_value_updates: int | None = None,
         value_learning_rate: float | Schedule | None = VALUE_LEARNING_RATE,
+        value_batch_size: int | None = None,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
         stats_window_size: int = 100,
@@ -175,6 +176,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             bootstrap_truncated=bootstrap_truncated,
             n_value_updates=n_value_updates,
             value_learning_rate=value_learning_rate,
+            value_batch_size=value_batch_size,
             micro_batch_size=micro_batch_size,
             log_gradient_variance=log_gradient_variance,
             stats_window_size=stats_window_size,
@@ -280,8 +282,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         self.policy.set_training_mode(True)
         for part, log_probs in self._parts(update):
             weights = ScoreWeights(update, part, log_probs)
-            loss, penalty = partial(policy_loss, weights), update.region.penalty
-            losses = self._gradient(update.sample.batch, part, loss, weights.divisor, value_loss, penalty)
+            loss, penalties = partial(policy_loss, weights), update.region.penalties
+            losses = self._gradient(update.sample.batch, part, loss, weights.divisor, value_loss, penalties)
             steps.append(Step(losses, guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)))
             if len(steps) == 1:
                 # Before the actor's first step: a critic's loss that is not finite finds the actor unchanged
@@ -398,5 +400,5 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     @property
     def _logged(self) -> list[str]:
         keys = [*super()._logged, "approx_kl", "epochs"]
-        keys += ["kl_coef"] if self.kl_constraint == "penalty" else []
+        keys += ["kl_coef", "kl_penalty"] if self.kl_constraint == "penalty" else []
         return keys + (["clip_range"] if self.clip_range is not None else [])

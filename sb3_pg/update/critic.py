@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 
 from sb3_pg.data.batch import EpisodeBatch
-from sb3_pg.data.minibatches import whole_batch
+from sb3_pg.data.minibatches import minibatches
 from sb3_pg.policies.parameters import own_parameters_of_critic
 from sb3_pg.policies.passes import Passes
 from sb3_pg.update.guard import guarded_clip
@@ -93,24 +93,30 @@ def fit_critic(
     batch: EpisodeBatch,
     value_loss: ValueLoss,
     n_updates: int,
+    batch_size: int | None,
     micro_batch_size: int | None,
     max_grad_norm: float | None,
 ) -> float:
-    """Steps of the critic's own optimizer, each on the whole batch; frozen parameters stay as they are.
+    """Passes of the critic's own optimizer over the batch; frozen parameters stay as they are.
 
-    :return: the loss before the last of them
+    :param n_updates: how many passes
+    :param batch_size: rows of a step, drawn anew in each pass; None: a pass is one step on all of them
+    :return: the mean loss of a row in the last pass, each before the step that it was part of
     """
-    loss = th.zeros((), device=batch.rewards.device)
+    mean_loss = th.zeros((), device=batch.rewards.device)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     passes = Passes(policy, batch.n_rows, micro_batch_size, known_to_sb3=False)
     for _ in range(n_updates):
-        optimizer.zero_grad()
-        loss = th.zeros_like(loss)
-        for _, rows in whole_batch(batch).pieces(micro_batch_size):
-            part = value_loss(passes.values(batch.observations_at(rows)), rows) / batch.n_rows
-            if parameters and part.requires_grad:
-                part.backward(inputs=parameters)  # not into features that are the actor's to learn
-            loss += part.detach()
-        guarded_clip(optimizer, loss, max_grad_norm)
-        optimizer.step()
-    return loss.item()
+        mean_loss = th.zeros_like(mean_loss)
+        for step in minibatches(batch, batch_size, whole_episodes=False):
+            optimizer.zero_grad()
+            loss = th.zeros_like(mean_loss)
+            for _, rows in step.pieces(micro_batch_size):
+                piece = value_loss(passes.values(batch.observations_at(rows)), rows) / step.n_rows
+                if parameters and piece.requires_grad:
+                    piece.backward(inputs=parameters)  # not into features that are the actor's to learn
+                loss += piece.detach()
+            guarded_clip(optimizer, loss, max_grad_norm)
+            optimizer.step()
+            mean_loss += loss * step.share
+    return mean_loss.item()

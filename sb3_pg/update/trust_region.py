@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Literal
 
 import torch as th
 
 from sb3_pg.data.minibatches import Minibatch
 from sb3_pg.policies.divergence import Divergence
+from sb3_pg.update.gradient import Penalty
 
 KLConstraint = Literal["stop", "backtrack", "penalty"]
 
@@ -86,11 +87,11 @@ class TrustRegion:
         return self.divergence.mean(self.newest)
 
     @property
-    def penalty(self) -> Callable[[slice | th.Tensor], th.Tensor] | None:
-        """kl_coef times the KL, summed over some rows; None where it is no part of the loss."""
+    def penalties(self) -> dict[str, Penalty]:
+        """kl_coef times the KL; none where it is no part of the loss."""
         if self.kl_constraint != "penalty":
-            return None
-        return lambda rows: self.kl_coef * self.divergence.summed(rows)
+            return {}
+        return {"kl_penalty": lambda rows: self.kl_coef * self.divergence.summed(rows)}
 
     def adapted_coef(self, kl: float) -> float:
         """The next kl_coef: twice as large if the KL came out above 1.5 times the target, half if below 2/3 of it.

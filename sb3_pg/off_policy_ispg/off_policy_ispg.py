@@ -16,14 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_pg.common.arguments import (
-    VALUE_LEARNING_RATE,
-    check_critic_of_ispg,
-    check_epochs,
-    check_importance,
-    check_switches,
-    check_trust_region,
-)
+from sb3_pg.common.arguments import VALUE_LEARNING_RATE, check_switches
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_positive, check_schedule
@@ -38,6 +31,12 @@ from sb3_pg.estimators import (
     log_ratio,
     overflow_limit,
     score_function_surrogate,
+)
+from sb3_pg.off_policy_ispg.arguments import (
+    check_critic_of_ispg,
+    check_epochs,
+    check_importance,
+    check_trust_region,
 )
 from sb3_pg.off_policy_ispg.update import ScoreWeights, Step, Update, mean_of
 from sb3_pg.policies.divergence import Divergence
@@ -297,7 +296,6 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         rows = self._rows_per_pass
         log_prob = current_log_prob(self.policy, batch, rows)
         sample = self.replay_buffer.sample(batch, credit, log_prob, self.policy, self._weighting, rows)
-        is_joint = self.uses_critic and self.value_optimizer is None
         halves = self.kl_constraint == "backtrack" and self.target_kl is not None
         region = TrustRegion(
             self.target_kl,
@@ -305,7 +303,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             self.kl_coef,
             Divergence(self.policy, sample.batch, rows),
             whole_batch(batch),
-            own_parameters_of_critic(self.policy) if is_joint and halves else (),
+            own_parameters_of_critic(self.policy) if self._has_joint_critic and halves else (),
         )
         return Update(sample, self._weighting, region, self._divisor(batch, sample.batch))
 

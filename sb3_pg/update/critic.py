@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -42,16 +41,24 @@ class ValueLoss:
         return F.mse_loss(values, self.targets[rows], reduction="sum")
 
 
+#: From parameters and a learning rate to an optimizer.
+MakeOptimizer = Callable[[list[th.nn.Parameter], float], th.optim.Optimizer]
+
+
 def separate_critic(
-    policy: ActorCriticPolicy, value_learning_rate: float, before: th.optim.Optimizer | None = None
+    policy: ActorCriticPolicy,
+    value_learning_rate: float,
+    make: MakeOptimizer,
+    before: th.optim.Optimizer | None = None,
 ) -> th.optim.Optimizer:
     """Give the critic's own parameters an optimizer of their own; what the actor uses stays with the policy's.
 
     The policy's optimizer stays the object that it is, whoever made it. Adam and AdamW step for all parameters at once,
     unless it was said how they are to.
 
+    :param make: makes the critic's optimizer
     :param before: the critic's optimizer until now, which stays if it has these very parameters
-    :return: the critic's optimizer, of the policy's class
+    :return: the critic's optimizer
     :raises ValueError: if there are no parameters that the critic alone uses
     """
     own = own_parameters_of_critic(policy)
@@ -64,8 +71,7 @@ def separate_critic(
     _fuse(policy.optimizer, policy.device)
     if before is not None and {parameter for group in before.param_groups for parameter in group["params"]} == set(own):
         return before
-    make = cast("Callable[..., th.optim.Optimizer]", policy.optimizer_class)
-    optimizer = make(own, lr=value_learning_rate, **policy.optimizer_kwargs)
+    optimizer = make(own, value_learning_rate)
     _fuse(optimizer, policy.device)
     return optimizer
 

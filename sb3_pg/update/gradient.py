@@ -69,7 +69,10 @@ def accumulate_gradient(
     objective: Objective,
     micro_batch_size: int | None,
 ) -> Losses:
-    """Gradient of the objective on a part of the batch, into the parameters' ``.grad``; frozen ones get none."""
+    """Gradient of the objective on a part of the batch, into the parameters' ``.grad``; frozen ones get none.
+
+    Under ``no_grad`` the losses alone.
+    """
     parts = th.zeros(4 + len(objective.penalties), device=batch.rewards.device)
     passes = Passes(policy, part.n_rows, micro_batch_size, known_to_sb3=True)
     with distribution_left_alone(policy):
@@ -92,7 +95,7 @@ def accumulate_gradient(
                 loss = loss + objective.vf_coef * value_part
             penalties = [penalty(rows) / part.n_rows for penalty in objective.penalties.values()]
             loss = sum(penalties, start=loss)
-            if loss.requires_grad:  # not where everything is frozen
+            if loss.requires_grad:  # not where everything is frozen, or nobody asks for a gradient
                 loss.backward()
             parts += th.stack([loss, policy_part, entropy_sum / part.n_rows, value_part, *penalties]).detach()
     total, policy_loss, entropy_loss, value_loss, *means = parts.unbind()

@@ -60,8 +60,10 @@ WRONG: dict[str, list[Any]] = {
     "max_grad_norm": POSITIVE,
     "target_kl": POSITIVE,
     "max_weight": POSITIVE,
+    "vtrace_max_ratio": POSITIVE,
     "kl_coef": [*POSITIVE, INF],
     **dict.fromkeys(("returns", "loss_reduction", "incomplete_episodes", "importance", "kl_constraint"), NAME),
+    "reused_advantages": NAME,
     **dict.fromkeys(("use_sde", "normalize_advantage", "discount_gradient", "bootstrap_truncated"), SWITCH),
     **dict.fromkeys(("log_gradient_variance", "natural_gradient", "self_normalize"), SWITCH),
     "baseline": [None, "x", [1], True, NAN, INF, int, lambda: 0, lambda one, two: 0, th.ones(2)],
@@ -75,6 +77,7 @@ WRONG: dict[str, list[Any]] = {
 TAKES_NONE = {
     *("value_learning_rate", "clip_range", "clip_range_vf", "batch_size", "n_episodes", "micro_batch_size", "seed"),
     "value_batch_size",
+    "vtrace_max_ratio",
     *("min_ess", "max_grad_norm", "target_kl", "max_weight", "rollout_buffer_class", "rollout_buffer_kwargs"),
     *("policy_kwargs", "tensorboard_log"),
 }

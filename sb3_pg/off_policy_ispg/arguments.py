@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 from sb3_pg.data.checks import check_choice, check_positive, check_positive_int, is_number
 from sb3_pg.estimators import EPISODE_LEVELS, LEVELS
 from sb3_pg.update.trust_region import KLConstraint
+
+ReusedAdvantages = Literal["stored", "vtrace"]
 
 
 def check_epochs(n_epochs: int, batch_size: int | None, normalize_advantage: bool) -> None:
@@ -81,6 +83,25 @@ def check_critic_of_ispg(
         raise ValueError(
             f"n_reused_batches={n_reused_batches} would fit the critic, in a joint loss, to what old policies earned: "
             "give it an optimizer of its own, which sees the newest batch alone (value_learning_rate=1e-3, say)"
+        )
+
+
+def check_reuse(
+    reused_advantages: str, vtrace_max_ratio: object, n_reused_batches: int, importance: str, uses_critic: bool
+) -> None:
+    """Refuse to credit past batches again where there are none, no critic, or weights that do it already."""
+    check_choice("reused_advantages", reused_advantages, get_args(ReusedAdvantages))
+    check_positive("vtrace_max_ratio", vtrace_max_ratio, or_none="no limit")
+    if reused_advantages == "stored":
+        return
+    if n_reused_batches == 0:
+        raise ValueError("reused_advantages='vtrace' needs batches to use again: give n_reused_batches (3, say)")
+    if not uses_critic:
+        raise ValueError("reused_advantages='vtrace' needs a learned critic: write baseline='value', or leave it out")
+    if importance != "timestep":
+        raise ValueError(
+            f"reused_advantages='vtrace' weighs what follows a step, and so does importance={importance!r}: write "
+            "importance='timestep', or reused_advantages='stored'"
         )
 
 

@@ -6,7 +6,7 @@ themselves. Stock PPO and A2C read SB3's ``advantages`` and ``returns``, which a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -16,7 +16,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_pg.data.batch import Baseline, Edit, EpisodeBatch, IncompleteEpisodes, Observations, Returns
-from sb3_pg.data.checks import check_choice, check_positive_int, is_number
+from sb3_pg.data.checks import check_bool, check_choice, check_positive_int, is_number
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex
 from sb3_pg.rollout.columns import ColumnsOnDemand
 from sb3_pg.rollout.credit import credit_of
@@ -54,6 +54,8 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         wait for their end, whatever ``incomplete_episodes`` says.
     :param cut_length: an episode that waits is cut once it has this many steps: the rest is worth the critic's value,
         nothing without a critic, and then counts as an episode. None: ten rollouts, and 10,000 steps at least.
+    :param keep_last_observations: keep what was observed after an episode's last step, where something follows, so that
+        its value can be asked for again; as much memory as the observations
     :raises ValueError: for an unknown name
     """
 
@@ -71,6 +73,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         incomplete_episodes: IncompleteEpisodes = "bootstrap",
         episodes_per_env: int | None = None,
         cut_length: int | None = None,
+        keep_last_observations: bool = False,
     ):
         check_choice("returns", returns, get_args(Returns))
         check_choice("incomplete_episodes", incomplete_episodes, get_args(IncompleteEpisodes))
@@ -84,6 +87,8 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         self.baseline = baseline
         self.incomplete_episodes = incomplete_episodes
         self.episodes_per_env = episodes_per_env
+        check_bool("keep_last_observations", keep_last_observations)
+        self.keep_last_observations = keep_last_observations
         self.cut_length = max(10 * buffer_size, MIN_CUT_LENGTH) if cut_length is None else cut_length
         #: Whether values and log-probs may follow the steps: not where a subclass has its own :meth:`add`.
         self.takes_facts = type(self).add is EpisodeRolloutBuffer.add and not isinstance(observation_space, spaces.Dict)
@@ -109,6 +114,10 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         shape = (self.buffer_size, self.n_envs)
         self.truncated = np.zeros(shape, dtype=bool)
         self.terminal_values = np.zeros(shape, dtype=np.float32)
+        #: ``(n_steps, n_envs)`` bool, whether something follows the row that was observed.
+        self.is_followed = np.zeros(shape, dtype=bool)
+        kept = self._observation_arrays() if self.keep_last_observations else {}
+        self.last_observations = {key: np.zeros_like(array) for key, array in kept.items()}
         self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
 
     def forget(self) -> None:
@@ -206,6 +215,22 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         self._finished[envs] += self._seen_from_start[envs]
         self._seen_from_start[envs] = True
 
+    def keep_last_observation(
+        self, envs: np.ndarray, observations: Sequence[np.ndarray | dict[str, np.ndarray]]
+    ) -> None:
+        """Keep what was observed after the step just added, if :attr:`keep_last_observations` says so.
+
+        :param envs: ``(n,)`` the environments
+        :param observations: ``(n,)`` what each observed
+        """
+        if not self.keep_last_observations:
+            return
+        self.is_followed[self.pos - 1, envs] = True
+        for env, observation in zip(envs, observations, strict=True):
+            parts = observation if isinstance(observation, dict) else {"": observation}
+            for key, array in self.last_observations.items():
+                array[self.pos - 1, env] = np.asarray(parts[key]).reshape(array.shape[2:])
+
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         """Find the episodes of the rollout; a second call, after ``rewards`` were edited, begins anew.
 
@@ -231,6 +256,9 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         done = np.concatenate([starts[1:], dones[None]])
         starts[0] |= self._running.resumes
         fields = {name: getattr(self, name)[: self.pos] for name in ("truncated", "terminal_values")}
+        if self.keep_last_observations:
+            fields["is_followed"] = self.is_followed[: self.pos]
+            fields |= {_LAST + key: array[: self.pos] for key, array in self.last_observations.items()}
         # As they are now: an edit counts by computing the returns again, as in SB3
         fields |= {name: self._column_by_time(name).copy() for name in ("rewards", "values")}
         fields |= {"start": starts, "done": done, "step": self._steps(starts)}
@@ -241,11 +269,9 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
 
         Edited columns go with a row, also into the rollout in which it is used.
         """
-        arrays: Any = self.observations
         shapes: Any = self.obs_shape
-        if not isinstance(arrays, dict):
-            arrays, shapes = {"": arrays}, {"": shapes}
-        for key, array in arrays.items():
+        shapes = shapes if isinstance(shapes, dict) else {"": shapes}
+        for key, array in self._observation_arrays().items():
             timeline.add(_OBSERVATION + key, self._by_time("observations", array, shapes[key]))
         timeline.add("actions", self._by_time("actions", self.actions, (self.action_dim,)))
         timeline.add("log_probs", self._column_by_time("log_probs"))
@@ -256,6 +282,10 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             if timeline.has(_NOW + name) or not np.array_equal(now, before):
                 timeline.add(_SHOWN + name, before)
                 timeline.add(_NOW + name, now)
+
+    def _observation_arrays(self) -> dict[str, np.ndarray]:
+        """``(n_steps, n_envs, *obs_shape)`` each, by its key in a dictionary of observations, else by none."""
+        return self.observations if isinstance(self.observations, dict) else {"": self.observations}
 
     def _column_by_time(self, name: str) -> np.ndarray:
         return self._by_time(name, self.__dict__[name], ()).astype(np.float32, copy=False)
@@ -317,10 +347,21 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             terminated=self._tensor(done & ~truncated),
             truncated=self._tensor(done & truncated),
             last_values=self._tensor(np.where(done, terminal, follows).astype(np.float32)),
+            **self._what_follows(found.timeline, last, done),
             advantage_edit=edit("advantages"),
             return_edit=edit("returns"),
             value_edit=edit("values"),
         )
+
+    def _what_follows(self, timeline: Timeline, last: np.ndarray, done: np.ndarray) -> dict[str, Any]:
+        """The observations after some last rows, and whether their value counts; nothing if they are not kept."""
+        if not self.keep_last_observations:
+            return {}
+        take_last = timeline.taker(last)
+        is_dict = isinstance(self.observations, dict)
+        parts = {key: self._tensor(take_last(_LAST + key)) for key in self._observation_arrays()}
+        counts = take_last("is_followed") & (done | (self.incomplete_episodes != "truncate"))
+        return {"last_observations": parts if is_dict else parts[""], "is_followed": self._tensor(counts)}
 
     def _tensor(self, array: np.ndarray) -> th.Tensor:
         return th.as_tensor(array, device=self.device)
@@ -373,7 +414,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         return super().get(batch_size)
 
 
-_OBSERVATION = "observation/"
+_OBSERVATION, _LAST = "observation/", "last observation/"
 _SHOWN, _NOW = "shown/", "now/"
 
 

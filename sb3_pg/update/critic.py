@@ -26,11 +26,13 @@ class ValueLoss:
     :param targets: ``(n_rows,)`` what the critic should say
     :param before: ``(n_rows,)`` what it said at collection
     :param clip_range: most that a value counts as having moved from there, as in SB3's PPO; None for any
+    :param weights: ``(n_rows,)`` of each row's error; None: 1
     """
 
     targets: th.Tensor
     before: th.Tensor
     clip_range: float | None = None
+    weights: th.Tensor | None = None
 
     def __call__(self, values: th.Tensor, rows: slice | th.Tensor) -> th.Tensor:
         """:param values: ``(n,)`` or ``(n, 1)`` the critic's values of those rows"""
@@ -38,6 +40,8 @@ class ValueLoss:
         if self.clip_range is not None:
             before = self.before[rows]
             values = before + (values - before).clamp(-self.clip_range, self.clip_range)
+        if self.weights is not None:
+            return (self.weights[rows] * (values - self.targets[rows]).square()).sum()
         return F.mse_loss(values, self.targets[rows], reduction="sum")
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
@@ -41,6 +40,8 @@ from sb3_pg.estimators import (
 )
 from sb3_pg.off_policy_ispg.update import ScoreWeights, Step, Update, mean_of
 from sb3_pg.policies.divergence import Divergence
+from sb3_pg.policies.evaluation import wants_whole_episodes
+from sb3_pg.policies.maskable import PolicyClass
 from sb3_pg.policies.parameters import own_parameters_of_critic
 from sb3_pg.policies.passes import all_log_probs
 from sb3_pg.update.critic import ValueLoss
@@ -100,7 +101,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[ActorCriticPolicy],
+        policy: str | PolicyClass,
         env: GymEnv | str,
         learning_rate: float | Schedule = 1e-3,
         n_steps: int = 16,
@@ -349,8 +350,9 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         With the log-probs of its rows, where all must be there before the first piece's backward pass.
         """
         is_first = True
+        whole_episodes = update.weighting.whole_episodes or wants_whole_episodes(self.policy)
         for epoch in range(1, self.n_epochs + 1):
-            for part in minibatches(update.sample.batch, self.batch_size, update.weighting.whole_episodes):
+            for part in minibatches(update.sample.batch, self.batch_size, whole_episodes):
                 log_probs = self._log_probs_beforehand(update, part)
                 if update.is_over or not (is_first or self._may_go_on(update, part, log_probs)):
                     return

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.minibatches import whole_batch
+from sb3_pg.policies.evaluation import pieces_for
 from sb3_pg.policies.parameters import own_parameters_of_critic
 from sb3_pg.policies.passes import Passes
 from sb3_pg.update.guard import guarded_clip
@@ -106,8 +107,8 @@ def fit_critic(
     for _ in range(n_updates):
         optimizer.zero_grad()
         loss = th.zeros_like(loss)
-        for _, rows in whole_batch(batch).pieces(micro_batch_size):
-            part = value_loss(passes.values(batch.observations_at(rows)), rows) / batch.n_rows
+        for _, rows in pieces_for(policy, whole_batch(batch), micro_batch_size):
+            part = value_loss(passes.values(batch.at(rows)), rows) / batch.n_rows
             if parameters and part.requires_grad:
                 part.backward(inputs=parameters)  # not into features that are the actor's to learn
             loss += part.detach()

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_pg.common.arguments import VALUE_LEARNING_RATE, check_kwargs
@@ -15,6 +14,7 @@ from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_bool, check_not_negative, check_positive_int
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.estimators import LossReduction, score_function_surrogate
+from sb3_pg.policies.maskable import PolicyClass
 from sb3_pg.update.critic import ValueLoss
 from sb3_pg.update.gradient import logged_losses
 from sb3_pg.update.guard import guarded_clip
@@ -56,7 +56,7 @@ class VanillaPG(PolicyGradientAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[ActorCriticPolicy],
+        policy: str | PolicyClass,
         env: GymEnv | str,
         learning_rate: float | Schedule | None = None,
         n_steps: int = 8,

@@ -1,4 +1,4 @@
-"""What is swapped into the test suites of Stable-Baselines3 and sb3-contrib, and which of their tests cannot pass there.
+"""What is swapped into the tests of Stable-Baselines3 and sb3-contrib, and which of these cannot pass there.
 
 A leftover is a test of the original's tuning or name, or of something that the swapped class does not have by design
 (a critic, GAE). A difference in the interface is a bug, not a leftover. Each entry is expected to fail: the day it
@@ -63,7 +63,7 @@ LEFTOVERS: dict[str, dict[str, str]] = {
     },
     "MaskablePPO=sb3_pg:OffPolicyISPG": {
         "tests/test_invalid_actions.py::test_identity": (
-            "MaskablePPO's tuning: 2,048 steps are one rollout of its defaults (with its settings ours passes), 128 of ours"
+            "MaskablePPO's tuning: 2,048 steps are one rollout at its defaults (with which ours passes), 128 at ours"
         ),
         "tests/test_invalid_actions.py::test_disabling_masking": WITHOUT_MASKS,
         "tests/test_invalid_actions.py::test_supports_multi_envs": WITHOUT_MASKS,

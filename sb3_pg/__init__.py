@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sb3_pg.envs import GymnasiumVecEnv, make_vec_env
 from sb3_pg.off_policy_ispg import OffPolicyISPG
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
+from sb3_pg.policies.maskable import MaskableActorCnnPolicy, MaskableActorPolicy, MaskableMultiInputActorPolicy
 from sb3_pg.reinforce import REINFORCE
 from sb3_pg.rollout.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.vanilla_pg import VanillaPG
@@ -21,6 +22,9 @@ __all__ = [
     "EpisodeDictRolloutBuffer",
     "EpisodeRolloutBuffer",
     "GymnasiumVecEnv",
+    "MaskableActorCnnPolicy",
+    "MaskableActorPolicy",
+    "MaskableMultiInputActorPolicy",
     "MultiInputActorPolicy",
     "OffPolicyISPG",
     "VanillaPG",

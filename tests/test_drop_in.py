@@ -40,6 +40,7 @@ from stable_baselines3.common.vec_env import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.policies.evaluation import evaluate_actions
 from tests.helpers.environments import DiaryEnv, diary
 from tests.helpers.models import (
     JOINT_CRITIC,
@@ -82,8 +83,7 @@ class SameAsCollected(Batches):
         assert batch is not None, "no episode ended"
         fresh = ~batch.carried
         with th.no_grad():
-            everything = batch.observations_at(slice(None))
-            _, log_prob, _ = self.model.policy.evaluate_actions(everything, batch.actions)
+            _, log_prob, _ = evaluate_actions(self.model.policy, batch.at(slice(None)))
         assert fresh.any()
         th.testing.assert_close(log_prob[fresh], batch.behaviour_log_prob[fresh], rtol=1e-4, atol=1e-4)
 

@@ -81,7 +81,7 @@ def test_any_number_of_penalties(micro_batch_size: int | None) -> None:
     object.__setattr__(batch, "actions", actions)
 
     def penalty(power: int) -> Callable[[slice | th.Tensor], th.Tensor]:
-        return lambda rows: policy.evaluate_actions(batch.observations_at(rows), actions[rows])[1].pow(power).sum()
+        return lambda rows: policy.evaluate_actions(batch.at(rows).observations, actions[rows])[1].pow(power).sum()
 
     def gradient(penalties: dict[str, Callable[[slice | th.Tensor], th.Tensor]]) -> tuple[th.Tensor, dict[str, float]]:
         policy.zero_grad()

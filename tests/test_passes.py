@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import ActorPolicy
+from sb3_pg.data.batch import Steps
 from sb3_pg.data.minibatches import CACHE_ROWS
 from sb3_pg.policies.kept_critic import KeptCritic
 from sb3_pg.policies.passes import Passes
@@ -57,7 +58,7 @@ def test_values_log_probs_entropies_and_their_gradients(
     assert passes._is_quick == (activation_fn is not th.nn.ELU and not isinstance(action_space, spaces.MultiDiscrete))
     weights = th.randn(3, N_ROWS)
     own, other = (
-        passes.evaluate(observations, actions, values=True, entropy_gradient=True),
+        passes.evaluate(Steps(observations, actions), values=True, entropy_gradient=True),
         policy.evaluate_actions(observations, actions),
     )
     slopes = []
@@ -67,7 +68,9 @@ def test_values_log_probs_entropies_and_their_gradients(
     assert (slopes[0] - slopes[1]).norm() <= 1e-6 * slopes[1].norm()
     for one, expected in zip(own, other, strict=True):
         th.testing.assert_close(one, expected, rtol=1e-6, atol=2e-6)
-    th.testing.assert_close(passes.values(observations), policy.predict_values(observations), rtol=1e-6, atol=2e-6)
+    th.testing.assert_close(
+        passes.values(Steps(observations, actions)), policy.predict_values(observations), rtol=1e-6, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, N_ROWS, N_ROWS + 1])
@@ -76,16 +79,16 @@ def test_one_piece_is_the_policy_itself(micro_batch_size: int | None) -> None:
     policy, observations, actions = policy_and_rows(ActorCriticPolicy, spaces.Discrete(3))
     passes = Passes(policy, N_ROWS, micro_batch_size, known_to_sb3=True)
     for one, other in zip(
-        passes.evaluate(observations, actions), policy.evaluate_actions(observations, actions), strict=True
+        passes.evaluate(Steps(observations, actions)), policy.evaluate_actions(observations, actions), strict=True
     ):
         assert one is not None
         assert th.equal(one, other)
-    assert th.equal(passes.values(observations), policy.predict_values(observations))
+    assert th.equal(passes.values(Steps(observations, actions)), policy.predict_values(observations))
 
 
 def test_no_values_where_nobody_asks() -> None:
     policy, observations, actions = policy_and_rows(ActorCriticPolicy, spaces.Discrete(3))
-    assert Passes(policy, N_ROWS, 10, known_to_sb3=True).evaluate(observations, actions)[0] is None
+    assert Passes(policy, N_ROWS, 10, known_to_sb3=True).evaluate(Steps(observations, actions))[0] is None
 
 
 def test_observations_stay_as_they_are() -> None:
@@ -95,7 +98,8 @@ def test_observations_stay_as_they_are() -> None:
         assert is_stock(policy)
         observations = th.randn(20, 3)
         before = observations.clone()
-        Passes(policy, 20, 10, known_to_sb3=True).evaluate(observations, th.zeros(20, dtype=th.long), values=True)
+        steps = Steps(observations, th.zeros(20, dtype=th.long))
+        Passes(policy, 20, 10, known_to_sb3=True).evaluate(steps, values=True)
         assert th.equal(observations, before)
 
 

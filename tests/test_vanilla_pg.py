@@ -14,7 +14,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg import VanillaPG
 from sb3_pg.data.batch import EpisodeBatch
-from sb3_pg.policies.divergence import action_distribution, policy_kl
+from sb3_pg.policies.divergence import policy_kl
+from sb3_pg.policies.evaluation import action_distribution
 from sb3_pg.update.natural_gradient import FisherMatrix, make_natural
 from tests.helpers.models import ACTION_SPACES, AS_A2C, N_ROWS, actions_of, every_action_space, policy_and_batch
 from tests.helpers.spies import replace_everywhere
@@ -63,7 +64,7 @@ def test_fisher_matrix_is_the_second_moment_of_the_score(name: str, micro_batch_
     for observation in batch.observations:
         for action in actions_of(ACTION_SPACES[name]):
             value = th.tensor([action], dtype=th.float64 if name == "MultiBinary" else th.long)
-            log_prob = action_distribution(policy, observation[None]).log_prob(value).sum()
+            log_prob = policy.get_distribution(observation[None]).log_prob(value).sum()
             score = th.cat([part.flatten() for part in th.autograd.grad(log_prob, fisher.parameters)])
             expected += log_prob.exp().detach() * th.outer(score, score) / N_ROWS
     th.testing.assert_close(matrix(fisher), expected, rtol=1e-6, atol=1e-9)
@@ -77,13 +78,13 @@ def test_fisher_matrix_is_the_hessian_of_the_kl(action_space: spaces.Space[Any])
     names = [name for name, p in policy.named_parameters() if any(p is q for q in fisher.parameters)]
     here = th.nn.utils.parameters_to_vector(fisher.parameters).detach()
     with th.no_grad():
-        old = action_distribution(policy, batch.observations)
+        old = action_distribution(policy, batch.at(slice(None)))
 
     def mean_kl(vector: th.Tensor) -> th.Tensor:
         pieces = vector.split([p.numel() for p in fisher.parameters])
         there = {n: x.view_as(p) for n, x, p in zip(names, pieces, fisher.parameters, strict=True)}
         with swapped(policy, there):
-            return policy_kl(old, action_distribution(policy, batch.observations)).mean()
+            return policy_kl(old, action_distribution(policy, batch.at(slice(None)))).mean()
 
     hessian = th.autograd.functional.hessian(mean_kl, here)
     th.testing.assert_close(matrix(fisher), hessian, rtol=1e-6, atol=1e-9)

@@ -132,7 +132,7 @@ def test_what_was_observed_at_an_end_is_kept(as_dict: bool, ending: Any, incompl
     kinds = set()
     for _, _, batch in samples.seen:
         assert batch.last_observations is not None and batch.is_followed is not None
-        observations, ends = batch.observations_at(batch.episodes.last_row), batch.last_observations
+        observations, ends = batch.at(batch.episodes.last_row).observations, batch.last_observations
         if isinstance(observations, dict) and isinstance(ends, dict):
             observations, ends = observations["where"], ends["where"]
         assert isinstance(observations, th.Tensor) and isinstance(ends, th.Tensor)

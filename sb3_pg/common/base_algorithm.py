@@ -8,6 +8,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from sb3_contrib.common.maskable.utils import is_masking_supported
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import (
@@ -40,7 +42,9 @@ from sb3_pg.common.arguments import (
 from sb3_pg.common.trainer import Trainer
 from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
 from sb3_pg.estimators import LossReduction
-from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
+from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
+from sb3_pg.policies.maskable import PolicyClass, check_policy_class, maskable, masked_predict, without_sde
+from sb3_pg.policies.masks import can_be_masked
 from sb3_pg.rollout.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
@@ -50,7 +54,7 @@ class PolicyGradientAlgorithm(Trainer):
     """The base of REINFORCE and its relatives. Arguments that SB3's A2C has mean what they mean there.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` (with a critic if the baseline is one,
-        without otherwise), or a policy class
+        without otherwise; one that takes action masks if the environment has ``action_masks()``), or a policy class
     :param env: the environment, or its id
     :param learning_rate: a number, or a function of the progress remaining (from 1 to 0)
     :param n_steps: steps of each environment per iteration, a hard cap with ``n_episodes``
@@ -115,7 +119,7 @@ class PolicyGradientAlgorithm(Trainer):
 
     def __init__(
         self,
-        policy: str | type[ActorCriticPolicy],
+        policy: str | PolicyClass,
         env: GymEnv | str,
         *,
         learning_rate: float | Schedule,
@@ -168,6 +172,9 @@ class PolicyGradientAlgorithm(Trainer):
             _init_setup_model=False,
             **kwargs,
         )
+        if isinstance(policy, str) and self.env is not None:
+            offers_masks = can_be_masked(self.action_space) and is_masking_supported(self.env)
+            self.policy_class = maskable(self.policy_class) if offers_masks else self.policy_class
         self.normalize_advantage = normalize_advantage
         self.n_episodes = n_episodes
         self.discount_gradient = discount_gradient
@@ -212,8 +219,11 @@ class PolicyGradientAlgorithm(Trainer):
             )
         check_buffer(self.rollout_buffer_class, self.observation_space)
         self.rollout_buffer_kwargs = user_kwargs | own
+        policy_class: Any = self.policy_class
+        if issubclass(policy_class, MaskableActorCriticPolicy):
+            self.policy_class = without_sde(policy_class)  # type: ignore[assignment]  # for the same time
         super()._setup_model()
-        self.rollout_buffer_kwargs = user_kwargs
+        self.rollout_buffer_kwargs, self.policy_class = user_kwargs, policy_class
         if self.value_learning_rate is not None:
             self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
             self._separate_critic()
@@ -254,14 +264,9 @@ class PolicyGradientAlgorithm(Trainer):
             self.normalize_advantage, self.incomplete_episodes, self.n_episodes, self.n_steps, self.n_envs
         )
         check_kwargs(rollout_buffer_kwargs=self.rollout_buffer_kwargs)
-        policy_class: object = self.policy_class
-        if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):
-            raise ValueError(
-                f"policy must be one of {', '.join(map(repr, self.policy_aliases))}, or a subclass of SB3's "
-                f"ActorCriticPolicy, got {policy_class!r}"
-            )
+        check_policy_class(self.policy_class, self.policy_aliases, self.action_space)
         check_critic(
-            not issubclass(policy_class, ActorPolicy),
+            not issubclass(self.policy_class, WithoutCritic),
             self.baseline,
             self.incomplete_episodes,
             self.bootstrap_truncated,
@@ -310,8 +315,15 @@ class PolicyGradientAlgorithm(Trainer):
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
+        use_masking: bool = True,
     ) -> SelfAlgorithm:
-        """As in SB3; ``tb_log_name`` is the name of the class unless given."""
+        """As in SB3; ``tb_log_name`` is the name of the class unless given.
+
+        :param use_masking: give a maskable policy the environments' action masks; False: everything is allowed
+        :raises ValueError: for a maskable policy, if the environment has no ``action_masks()``
+        """
+        check_switches(use_masking=use_masking)
+        self.use_masking = use_masking
         try:
             return super().learn(
                 total_timesteps=total_timesteps,
@@ -325,6 +337,24 @@ class PolicyGradientAlgorithm(Trainer):
             # The environments may be a step ahead of the last observation: have the next learn() reset them.
             self._last_obs = None
             raise
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: Any = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As in SB3.
+
+        :param action_masks: ``(n,)`` of one observation or ``(n_envs, n)`` of several, True for what is allowed; None
+            for everything
+        :raises ValueError: for masks that are none, or a policy that takes none
+        """
+        if action_masks is None:
+            return super().predict(observation, state, episode_start, deterministic)
+        return masked_predict(self.policy, action_masks, observation, state, episode_start, deterministic)
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"

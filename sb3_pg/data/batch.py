@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch as th
@@ -33,6 +33,20 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """Some steps of a batch, as a policy is asked about them (:mod:`sb3_pg.policies.evaluation`).
+
+    :param observations: ``(n_rows, *obs_shape)``, or a dictionary of such
+    :param actions: ``(n_rows,)`` or ``(n_rows, action_dim)``
+    :param extras: name -> ``(n_rows, ...)`` what the policy is told beyond the observation, such as action masks
+    """
+
+    observations: Observations
+    actions: th.Tensor
+    extras: Mapping[str, th.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class EpisodeBatch:
     """The episodes of one update, as they were collected.
 
@@ -55,6 +69,8 @@ class EpisodeBatch:
     :param advantage_edit: what a callback made of the buffer's ``advantages``, None for nothing
     :param return_edit: what it made of the buffer's ``returns``
     :param value_edit: what it made of the buffer's ``values``, after the advantages were computed from them
+    :param extras: name -> ``(n_rows, ...)`` what the policy was told beyond the observation when it chose the action,
+        and is told again whenever it is asked about the row: ``"action_masks"``, say. Empty for most policies.
     """
 
     episodes: EpisodeIndex
@@ -73,6 +89,7 @@ class EpisodeBatch:
     advantage_edit: Edit | None = None
     return_edit: Edit | None = None
     value_edit: Edit | None = None
+    extras: Mapping[str, th.Tensor] = field(default_factory=dict)
 
     @property
     def old_values(self) -> th.Tensor:
@@ -84,11 +101,14 @@ class EpisodeBatch:
         """Number of steps."""
         return self.episodes.n_rows
 
-    def observations_at(self, rows: slice | th.Tensor) -> Observations:
-        """The observations of some rows."""
+    def at(self, rows: slice | th.Tensor) -> Steps:
+        """What a policy is asked about at some rows."""
+        observations: Observations
         if isinstance(self.observations, dict):
-            return {key: value[rows] for key, value in self.observations.items()}
-        return self.observations[rows]
+            observations = {key: value[rows] for key, value in self.observations.items()}
+        else:
+            observations = self.observations[rows]
+        return Steps(observations, self.actions[rows], {name: extra[rows] for name, extra in self.extras.items()})
 
     def each_episode(self) -> Iterator[slice]:
         """The rows of one episode after the other."""
@@ -103,7 +123,7 @@ class ReturnsBatch(EpisodeBatch):
     :param returns: ``(n_rows,)`` what each step earned, by the algorithm's ``returns``
     """
 
-    returns: th.Tensor = dataclasses.field(kw_only=True)
+    returns: th.Tensor = field(kw_only=True)
 
 
 #: A baseline of the user's: from the batch to ``(n_rows,)`` values, or to one for all rows.
@@ -130,9 +150,18 @@ class Credit:
 
 
 def concatenate(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
-    """One batch of the episodes of several; environments of different batches count as different."""
+    """One batch of the episodes of several; environments of different batches count as different.
+
+    :raises ValueError: for batches of which one has extras that another has not
+    """
     if len(batches) == 1:
         return batches[0]
+    if any(one.extras.keys() != batches[0].extras.keys() for one in batches):
+        names = [sorted(one.extras) for one in batches]
+        raise ValueError(
+            f"Batches of different kinds of policies cannot be joined, their steps have {names} beside observations: "
+            "write n_reused_batches=0, or leave the policy as it was"
+        )
     index = [one.episodes for one in batches]
     lengths = th.cat([one.lengths for one in index])
     first_step = th.cat([one.step[one.first_row] for one in index])
@@ -148,7 +177,7 @@ def _joined(values: Sequence[Any]) -> Any:
     """Tensors, or dictionaries of them, one after the other; None if one is missing."""
     if any(value is None for value in values):
         return None
-    if isinstance(values[0], dict):
+    if isinstance(values[0], Mapping):
         return {key: th.cat([value[key] for value in values]) for key in values[0]}
     return th.cat(list(values))
 
@@ -156,6 +185,7 @@ def _joined(values: Sequence[Any]) -> Any:
 #: The fields that are laid out row after row or episode after episode, and nothing else.
 FACTS = (
     "observations",
+    "extras",
     "actions",
     "rewards",
     "behaviour_log_prob",

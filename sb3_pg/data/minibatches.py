@@ -43,15 +43,38 @@ class Minibatch:
         n_rows = where.stop - where.start
         return Minibatch(rows, n_rows, None, self.share * n_rows / self.n_rows)
 
-    def pieces(self, size: int | None) -> Iterator[tuple[slice, slice | th.Tensor]]:
-        """In pieces of at most ``size`` rows: where they are in the minibatch, and where in the batch."""
-        for where in pieces(self.n_rows, size):
+    def pieces(self, size: int | None, whole_episodes: bool = False) -> Iterator[tuple[slice, slice | th.Tensor]]:
+        """In pieces of at most ``size`` rows: where they are in the minibatch, and where in the batch.
+
+        :param whole_episodes: no episode is taken apart, and one that is longer than ``size`` is a piece by itself
+        :raises ValueError: for the whole episodes of single rows
+        """
+        for where in self._whole_pieces(size) if whole_episodes else pieces(self.n_rows, size):
             yield where, where if isinstance(self.rows, slice) else self.rows[where]
+
+    def _whole_pieces(self, size: int | None) -> Iterator[slice]:
+        if self.episodes is None:
+            raise ValueError("Single rows have no whole episodes: cut the batch with whole_episodes=True")
+        begin = end = 0
+        for length in self.episodes.lengths.tolist():
+            if size is not None and begin < end and end + length - begin > size:
+                yield slice(begin, end)
+                begin = end
+            end += length
+        yield slice(begin, end)
 
 
 def whole_batch(batch: EpisodeBatch) -> Minibatch:
     """All rows, in order."""
     return Minibatch(slice(0, batch.n_rows), batch.n_rows, batch.episodes, 1.0)
+
+
+def episodes_with(batch: EpisodeBatch, rows: th.Tensor) -> Minibatch:
+    """The whole episodes that have some of the rows.
+
+    :param rows: ``(n_rows,)`` bool, at least one True
+    """
+    return _take(batch.episodes, batch.episodes.episode[rows].unique().tolist())
 
 
 def minibatches(batch: EpisodeBatch, batch_size: int | None, whole_episodes: bool) -> Iterator[Minibatch]:

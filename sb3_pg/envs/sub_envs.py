@@ -7,10 +7,14 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorWrapper
+from sb3_contrib.common.maskable.utils import EXPECTED_METHOD_NAME
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_pg.envs.statistics import RECORDED, EpisodeStatistics
+
+#: Methods of a vector environment that return something for each of its environments: images, ``(n_envs, n)`` masks.
+OF_EACH = ("render", EXPECTED_METHOD_NAME)
 
 
 class BatchedSubEnvs:
@@ -49,10 +53,10 @@ class BatchedSubEnvs:
         setattr(self._owner(name), name, value)
 
     def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Images; else refused: a method of the whole says nothing of its parts."""
-        if name == "render":
-            images: Any = self.vector_env.render()
-            return [None if images is None else images[idx] for idx in indices]
+        """What is known to be of each environment, else refused: a method of the whole says nothing of its parts."""
+        if name in OF_EACH:
+            values: Any = getattr(self._owner(name), name)(*args, **kwargs)
+            return [None if values is None else values[idx] for idx in indices]
         raise AttributeError(
             f"{self} and so no method {name!r} for each index: call it on vec_env.vector_env, or use "
             "make_vec_env(..., backend='dummy')"
@@ -108,13 +112,16 @@ class RemoteSubEnvs(BatchedSubEnvs):
     def __init__(self, vector_env: VectorEnv[Any, Any, Any]) -> None:
         super().__init__(vector_env)
         self.base: AsyncVectorEnv[Any, Any] = vector_env.unwrapped  # type: ignore[assignment]
+        self._found: set[str] = set()
 
     def __str__(self) -> str:
         return f"An environment of {self.base}"
 
     def has(self, name: str) -> bool:
-        """Whether all have such an attribute."""
-        return all(self.base.call("has_wrapper_attr", name))
+        """Whether all have such an attribute; what was found is not looked up again, since that asks every process."""
+        if name not in self._found and all(self.base.call("has_wrapper_attr", name)):
+            self._found.add(name)
+        return name in self._found
 
     def get(self, name: str, indices: Sequence[int]) -> list[Any]:
         """An attribute of each (what it returns, if it is a method)."""

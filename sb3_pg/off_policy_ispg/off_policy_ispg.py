@@ -9,7 +9,6 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
@@ -34,6 +33,7 @@ from sb3_pg.off_policy_ispg.arguments import (
 )
 from sb3_pg.off_policy_ispg.trainer import ImportanceTrainer
 from sb3_pg.off_policy_ispg.update import ScoreWeights, Step, mean_of
+from sb3_pg.policies.maskable import PolicyClass
 from sb3_pg.update.guard import guarded_clip
 from sb3_pg.update.history import BatchHistory, load_history, save_history
 from sb3_pg.update.trust_region import KLConstraint
@@ -92,7 +92,7 @@ class OffPolicyISPG(ImportanceTrainer):
 
     def __init__(
         self,
-        policy: str | type[ActorCriticPolicy],
+        policy: str | PolicyClass,
         env: GymEnv | str,
         learning_rate: float | Schedule = 1e-3,
         n_steps: int = 16,

@@ -17,6 +17,7 @@ from sb3_pg.estimators import Importance, effective_sample_size, overflow_limit
 from sb3_pg.off_policy_ispg.arguments import ReusedAdvantages
 from sb3_pg.off_policy_ispg.update import Update
 from sb3_pg.policies.divergence import Divergence
+from sb3_pg.policies.evaluation import wants_whole_episodes
 from sb3_pg.policies.parameters import own_parameters_of_critic
 from sb3_pg.policies.passes import all_log_probs
 from sb3_pg.update.critic import ValueLoss
@@ -125,8 +126,9 @@ class ImportanceTrainer(PolicyGradientAlgorithm):
         With the log-probs of its rows, where all must be there before the first piece's backward pass.
         """
         is_first = True
+        whole_episodes = update.weighting.whole_episodes or wants_whole_episodes(self.policy)
         for epoch in range(1, self.n_epochs + 1):
-            for part in minibatches(update.sample.batch, self.batch_size, update.weighting.whole_episodes):
+            for part in minibatches(update.sample.batch, self.batch_size, whole_episodes):
                 log_probs = self._log_probs_beforehand(update, part)
                 if update.is_over or not (is_first or self._may_go_on(update, part, log_probs)):
                     return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
+from sb3_pg.policies.evaluation import NO_EXTRAS, act
 from sb3_pg.policies.fast_actor import CategoricalActor, GaussianActor
 from sb3_pg.policies.stock import is_stock
 
@@ -24,8 +26,11 @@ class Actor(Protocol):
     values: th.Tensor | None
     log_probs: th.Tensor | None
 
-    def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
-        """Draw ``(n_envs, *action_shape)`` actions."""
+    def act(self, obs: np.ndarray | dict[str, np.ndarray], extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
+        """Draw ``(n_envs, *action_shape)`` actions.
+
+        :param extras: name -> ``(n_envs, ...)`` what the policy takes beside the observations
+        """
 
     def watch(self) -> None:
         """Prepare for :meth:`fits`."""
@@ -47,11 +52,11 @@ class PolicyActor:
         self.values: th.Tensor | None = None
         self.log_probs: th.Tensor | None = None
 
-    def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+    def act(self, obs: np.ndarray | dict[str, np.ndarray], extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
         """See :class:`Actor`."""
         with th.no_grad():
             self.obs_tensor = obs_as_tensor(obs, self._policy.device)
-            actions, values, log_probs = self._policy(self.obs_tensor)
+            actions, values, log_probs = act(self._policy, self.obs_tensor, extras)
         self.values, self.log_probs = values, log_probs
         self._evaluations.append((values.flatten(), log_probs))
         drawn: np.ndarray = actions.cpu().numpy()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch as th
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
+    BasePolicy,
     MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.torch_layers import MlpExtractor
@@ -22,12 +25,14 @@ class ZeroValue(nn.Module):
         return th.zeros_like(latent[:, :1])
 
 
-class ActorPolicy(ActorCriticPolicy):
-    """An :class:`~stable_baselines3.common.policies.ActorCriticPolicy` whose critic has no parameters and says 0.
+class WithoutCritic(BasePolicy):
+    """Takes the critic away from the actor-critic policy that it stands before among the bases of a class."""
 
-    It takes the same arguments. ``net_arch["vf"]`` and ``share_features_extractor`` have nothing to act on. Stock
-    PPO and A2C accept it too: with one of this package's rollout buffers they learn without a critic.
-    """
+    net_arch: list[int] | dict[str, list[int]]
+    activation_fn: type[nn.Module]
+    features_dim: int
+    vf_features_extractor: Any
+    value_net: Any
 
     def _build_mlp_extractor(self) -> None:
         actor_arch = self.net_arch.get("pi", []) if isinstance(self.net_arch, dict) else self.net_arch
@@ -41,10 +46,18 @@ class ActorPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         self.share_features_extractor = True
         self.vf_features_extractor = self.pi_features_extractor
-        super()._build(lr_schedule)
+        super()._build(lr_schedule)  # type: ignore[misc]  # of the actor-critic policy
         # SB3 builds the value layer and its optimizer in one go: replace the one, rebuild the other without it.
-        self.value_net = ZeroValue()  # type: ignore[assignment]
+        self.value_net = ZeroValue()
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+
+class ActorPolicy(WithoutCritic, ActorCriticPolicy):
+    """An :class:`~stable_baselines3.common.policies.ActorCriticPolicy` whose critic has no parameters and says 0.
+
+    It takes the same arguments. ``net_arch["vf"]`` and ``share_features_extractor`` have nothing to act on. Stock
+    PPO and A2C accept it too: with one of this package's rollout buffers they learn without a critic.
+    """
 
 
 class ActorCnnPolicy(ActorPolicy, ActorCriticCnnPolicy):

@@ -8,24 +8,20 @@ from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch as th
+from sb3_contrib.common.maskable.distributions import MaskableCategorical
 from stable_baselines3.common.distributions import Distribution, kl_divergence
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.distributions import Bernoulli, Categorical, Normal
 from torch.nn import functional as F
 
-from sb3_pg.data.batch import EpisodeBatch, Observations
+from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.distributed import all_sum
 from sb3_pg.data.minibatches import Minibatch, whole_batch
 from sb3_pg.estimators import kl_estimate
-from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
+from sb3_pg.policies.contexts import evaluation_mode
+from sb3_pg.policies.evaluation import action_distribution, pieces_for
 
 Rows = slice | th.Tensor
-
-
-def action_distribution(policy: ActorCriticPolicy, observations: Observations) -> Distribution:
-    """The policy's distribution, safe from the next one: a policy of SB3's writes all of them into one object."""
-    with distribution_left_alone(policy):
-        return policy.get_distribution(observations)
 
 
 def policy_kl(old: Distribution, new: Distribution, actions: th.Tensor | None = None) -> th.Tensor:
@@ -36,8 +32,7 @@ def policy_kl(old: Distribution, new: Distribution, actions: th.Tensor | None = 
     """
     ours, theirs = _log_probs(old), _log_probs(new)
     if ours is not None and theirs is not None:
-        # PyTorch's own is infinite as soon as a probability of the new one is too small for single precision
-        return th.stack([(p.exp() * (p - q)).sum(dim=-1) for p, q in zip(ours, theirs, strict=True)]).sum(dim=0)
+        return th.stack([_categorical_kl(p, q) for p, q in zip(ours, theirs, strict=True)]).sum(dim=0)
     try:
         kl = kl_divergence(old, new)
     except NotImplementedError:
@@ -48,11 +43,30 @@ def policy_kl(old: Distribution, new: Distribution, actions: th.Tensor | None = 
     return joint
 
 
+def _categorical_kl(p: th.Tensor, q: th.Tensor) -> th.Tensor:
+    """``(n_rows,)`` from log-probs ``(n_rows, n_values)`` each.
+
+    PyTorch's own is infinite as soon as a probability of the new one is too small for single precision. A value that is
+    never drawn, because it is masked, adds exactly 0, also where its log-probs are infinite.
+    """
+    probability = p.exp()
+    return (probability * th.where(probability > 0, p - q, 0.0)).sum(dim=-1)
+
+
+def _inner(distribution: Distribution) -> Any:
+    """What a distribution of SB3's, or a maskable one of sb3-contrib's, is made of: one of PyTorch's, or a list."""
+    return getattr(distribution, "distributions", None) or getattr(distribution, "distribution", None)
+
+
+def _is_categorical(inner: object) -> bool:
+    return type(inner) in (Categorical, MaskableCategorical)
+
+
 def _log_probs(distribution: Distribution) -> list[th.Tensor] | None:
     """``(n_rows, n_values)`` of each dimension of the action; None where the values cannot be counted."""
-    inner = distribution.distribution
+    inner = _inner(distribution)
     dimensions = inner if isinstance(inner, list) else [inner]
-    if all(type(one) is Categorical for one in dimensions):
+    if all(map(_is_categorical, dimensions)):
         return [cast(Categorical, one).logits for one in dimensions]
     if type(inner) is Bernoulli:
         return list(th.stack([F.logsigmoid(inner.logits), F.logsigmoid(-inner.logits)], dim=-1).unbind(dim=1))
@@ -93,20 +107,21 @@ class Divergence:
     def _distributions(self) -> Callable[[Rows], Distribution]:
         """From rows to the distributions that the policy has there now."""
         parts = [
-            action_distribution(self._policy, self._batch.observations_at(rows))
-            for _, rows in whole_batch(self._batch).pieces(self._micro_batch_size)
+            action_distribution(self._policy, self._batch.at(rows))
+            for _, rows in pieces_for(self._policy, whole_batch(self._batch), self._micro_batch_size)
         ]
         kept = _joined(parts)
         if kept is not None:
             return kept
         frozen, batch = frozen_copy(self._policy), self._batch
-        return lambda rows: action_distribution(frozen, batch.observations_at(rows))
+        return lambda rows: action_distribution(frozen, batch.at(rows))
 
     def mean(self, part: Minibatch | None = None) -> float:
         """The mean over a part of the batch, over all of it if None; of the policy as it acts, in evaluation mode."""
         part = whole_batch(self._batch) if part is None else part
         with th.no_grad(), evaluation_mode(self._policy):
-            total = sum(self.summed(rows).double() for _, rows in part.pieces(self._micro_batch_size))
+            pieces = pieces_for(self._policy, part, self._micro_batch_size)
+            total = sum(self.summed(rows).double() for _, rows in pieces)
         n_rows = all_sum(th.as_tensor(float(part.n_rows)))
         return float(all_sum(th.as_tensor(total)) / n_rows)
 
@@ -118,8 +133,8 @@ class Divergence:
         """The sum over some rows, with a gradient."""
         with th.no_grad():
             old = self._old(rows)
-        new = action_distribution(self._policy, self._batch.observations_at(rows))
-        return policy_kl(old, new, self._batch.actions[rows]).sum()
+        steps = self._batch.at(rows)
+        return policy_kl(old, action_distribution(self._policy, steps), steps.actions).sum()
 
 
 def _joined(parts: list[Distribution]) -> Callable[[Rows], Distribution] | None:
@@ -127,17 +142,17 @@ def _joined(parts: list[Distribution]) -> Callable[[Rows], Distribution] | None:
 
     :param parts: of one piece of the rows after the other
     """
-    inner = [getattr(part, "distribution", None) for part in parts]
+    inner = [_inner(part) for part in parts]
 
     def around(distribution: object) -> Distribution:
         whole = copy.copy(parts[0])
-        whole.distribution = distribution  # type: ignore[assignment]
+        setattr(whole, "distributions" if hasattr(whole, "distributions") else "distribution", distribution)
         return whole
 
-    if all(type(one) is Categorical for one in inner):
+    if all(map(_is_categorical, inner)):
         logits = th.cat([cast(Categorical, one).logits for one in inner])
         return lambda rows: around(Categorical(logits=logits[rows]))
-    if all(isinstance(one, list) and all(type(part) is Categorical for part in one) for one in inner):
+    if all(isinstance(one, list) and all(map(_is_categorical, one)) for one in inner):
         lists = cast("list[list[Categorical]]", inner)
         columns = [th.cat([one.logits for one in column]) for column in zip(*lists, strict=True)]
         return lambda rows: around([Categorical(logits=column[rows]) for column in columns])

@@ -6,7 +6,7 @@ The parameters of the distributions are kept: all log-probs of a rollout can be 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch as th
@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from sb3_pg.data.minibatches import CACHE_ROWS, pieces
+from sb3_pg.policies.evaluation import NO_EXTRAS
 from sb3_pg.policies.kept_critic import KeptCritic
 from sb3_pg.policies.stock import categorical_log_prob, layers
 from sb3_pg.policies.watch import Watch
@@ -55,10 +56,11 @@ class FastActor(ABC):
         self._pos = 0
 
     @abstractmethod
-    def act(self, obs: np.ndarray) -> np.ndarray:
+    def act(self, obs: np.ndarray, extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
         """Draw an action for each environment.
 
         :param obs: ``(n_envs, *obs_shape)``
+        :param extras: none, since a stock policy takes none
         :return: ``(n_envs, *action_shape)``
         """
 
@@ -106,7 +108,7 @@ class CategoricalActor(FastActor):
         self._actions = np.empty((n_steps, n_envs), dtype=np.int64)
         self._drawn = th.from_numpy(self._actions)
 
-    def act(self, obs: np.ndarray) -> np.ndarray:
+    def act(self, obs: np.ndarray, extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
         """See :meth:`FastActor.act`."""
         hidden = np.asarray(obs, dtype=np.float32).reshape(self._n_envs, -1)
         for linear, room, activation in self._steps:
@@ -164,7 +166,7 @@ class GaussianActor(FastActor):
         widest = max(layer.weight.numel() for layer in (self._last, *(layer for layer, _ in self._hidden)))
         self._is_small = n_envs * widest <= MAX_PRODUCT_OF_ONE_THREAD
 
-    def act(self, obs: np.ndarray) -> np.ndarray:
+    def act(self, obs: np.ndarray, extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
         """See :meth:`FastActor.act`."""
         n_threads = th.get_num_threads()
         if self._is_small:

@@ -15,10 +15,11 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_pg.data.batch import EpisodeBatch, Observations
+from sb3_pg.data.batch import EpisodeBatch, Steps
 from sb3_pg.data.minibatches import Minibatch, whole_batch
-from sb3_pg.policies.actor import ActorPolicy
+from sb3_pg.policies.actor import WithoutCritic
 from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
+from sb3_pg.policies.evaluation import evaluate_actions, pieces_for, predict_values
 from sb3_pg.policies.stock import is_stock, layers, log_prob_and_entropy
 
 
@@ -32,12 +33,12 @@ class Passes:
 
     def __init__(self, policy: ActorCriticPolicy, n_rows: int, micro_batch_size: int | None, known_to_sb3: bool):
         in_pieces = micro_batch_size is not None and n_rows > micro_batch_size
-        is_sb3s = known_to_sb3 and not isinstance(policy, ActorPolicy)
+        is_sb3s = known_to_sb3 and not isinstance(policy, WithoutCritic)
         self._policy = policy
         self._is_quick = (in_pieces or not is_sb3s) and is_stock(policy)
 
     def evaluate(
-        self, observations: Observations, actions: th.Tensor, values: bool = False, entropy_gradient: bool = False
+        self, steps: Steps, values: bool = False, entropy_gradient: bool = False
     ) -> tuple[th.Tensor | None, th.Tensor, th.Tensor | None]:
         """As the policy's ``evaluate_actions``.
 
@@ -45,20 +46,20 @@ class Passes:
         :param entropy_gradient: whether the entropies' gradient is needed, else it may be missing
         :return: values ``(n_rows, 1)`` or None, log-probs ``(n_rows,)``, entropies ``(n_rows,)`` or None
         """
-        if not self._is_quick or isinstance(observations, dict):
-            return self._policy.evaluate_actions(observations, actions)
-        parameters = _through(self._policy.mlp_extractor.policy_net, self._policy.action_net, observations)
-        log_prob, entropy = log_prob_and_entropy(self._policy, parameters, actions, entropy_gradient)
-        return self.values(observations) if values else None, log_prob, entropy
+        if not self._is_quick or isinstance(steps.observations, dict):
+            return evaluate_actions(self._policy, steps)
+        parameters = _through(self._policy.mlp_extractor.policy_net, self._policy.action_net, steps.observations)
+        log_prob, entropy = log_prob_and_entropy(self._policy, parameters, steps.actions, entropy_gradient)
+        return self.values(steps) if values else None, log_prob, entropy
 
-    def values(self, observations: Observations) -> th.Tensor:
+    def values(self, steps: Steps) -> th.Tensor:
         """As the policy's ``predict_values``.
 
         :return: ``(n_rows, 1)``
         """
-        if not self._is_quick or isinstance(observations, dict):
-            return self._policy.predict_values(observations)
-        return _through(self._policy.mlp_extractor.value_net, self._policy.value_net, observations)
+        if not self._is_quick or isinstance(steps.observations, dict):
+            return predict_values(self._policy, steps)
+        return _through(self._policy.mlp_extractor.value_net, self._policy.value_net, steps.observations)
 
 
 def all_log_probs(
@@ -67,10 +68,7 @@ def all_log_probs(
     """``(n_rows,)`` log-prob of the actions of a part of the batch, without a gradient."""
     passes = Passes(policy, part.n_rows, micro_batch_size, known_to_sb3=False)
     with th.no_grad(), distribution_left_alone(policy):
-        log_probs = [
-            passes.evaluate(batch.observations_at(rows), batch.actions[rows])[1]
-            for _, rows in part.pieces(micro_batch_size)
-        ]
+        log_probs = [passes.evaluate(batch.at(rows))[1] for _, rows in pieces_for(policy, part, micro_batch_size)]
     return th.cat(log_probs)
 
 
@@ -78,8 +76,8 @@ def all_values(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size:
     """``(n_rows,)`` the critic's values of a batch's observations, in evaluation mode, without a gradient."""
     passes = Passes(policy, batch.n_rows, micro_batch_size, known_to_sb3=False)
     with th.no_grad(), evaluation_mode(policy):
-        pieces = whole_batch(batch).pieces(micro_batch_size)
-        return th.cat([passes.values(batch.observations_at(rows)).flatten() for _, rows in pieces])
+        pieces = pieces_for(policy, whole_batch(batch), micro_batch_size)
+        return th.cat([passes.values(batch.at(rows)).flatten() for _, rows in pieces])
 
 
 def _through(net: nn.Sequential, head: nn.Module, observations: th.Tensor) -> th.Tensor:

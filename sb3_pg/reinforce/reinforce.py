@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.estimators import LossReduction, score_function_surrogate
+from sb3_pg.policies.maskable import PolicyClass
 from sb3_pg.update.critic import ValueLoss
 from sb3_pg.update.gradient import logged_losses
 from sb3_pg.update.guard import guarded_clip
@@ -37,7 +37,7 @@ class REINFORCE(PolicyGradientAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[ActorCriticPolicy],
+        policy: str | PolicyClass,
         env: GymEnv | str,
         learning_rate: float | Schedule = 0.015,
         n_steps: int = 1024,

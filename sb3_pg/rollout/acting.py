@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import (
@@ -72,9 +74,12 @@ class RolloutActor:
         if self._is_watched:
             self._actor.watch()
 
-    def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
-        """Draw ``(n_envs, *action_shape)`` actions."""
-        return self._actor.act(obs)
+    def act(self, obs: np.ndarray | dict[str, np.ndarray], extras: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Draw ``(n_envs, *action_shape)`` actions.
+
+        :param extras: name -> ``(n_envs, ...)`` what the policy is told beside the observations
+        """
+        return self._actor.act(obs, extras)
 
     @property
     def said(self) -> tuple[th.Tensor | dict[str, th.Tensor] | None, th.Tensor | None, th.Tensor | None]:

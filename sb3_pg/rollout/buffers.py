@@ -6,7 +6,7 @@ themselves. Stock PPO and A2C read SB3's ``advantages`` and ``returns``, which a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -110,6 +110,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             self._read(self._found.timeline)
             self._running = self._found.running(self._seen_from_start)
         self._found, self.shown = None, None
+        self._extras: dict[str, np.ndarray] = {}
         super().reset()
         shape = (self.buffer_size, self.n_envs)
         self.truncated = np.zeros(shape, dtype=bool)
@@ -163,6 +164,16 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         else:
             is_dict = isinstance(obs, dict)
             self._noted = {key: np.array(value) for key, value in obs.items()} if is_dict else np.array(obs)  # type: ignore[union-attr]
+
+    def add_extras(self, extras: Mapping[str, np.ndarray]) -> None:
+        """Note what the policy is told of the next step beside its observations; a rollout's first sets the types.
+
+        :param extras: name -> ``(n_envs, ...)``, of the same names at every step of a rollout
+        """
+        for name, values in extras.items():
+            if name not in self._extras:
+                self._extras[name] = np.zeros((self.buffer_size, *values.shape), dtype=values.dtype)
+            self._extras[name][self.pos] = values
 
     def end_step(
         self,
@@ -275,6 +286,8 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             timeline.add(_OBSERVATION + key, self._by_time("observations", array, shapes[key]))
         timeline.add("actions", self._by_time("actions", self.actions, (self.action_dim,)))
         timeline.add("log_probs", self._column_by_time("log_probs"))
+        for name, array in self._extras.items():
+            timeline.add(_EXTRA + name, array[: self.pos])
         shown = {name: column[: self.pos] for name, column in (self.shown or {}).items()}
         shown["values"] = timeline.field("values")
         for name, before in shown.items():
@@ -351,6 +364,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             advantage_edit=edit("advantages"),
             return_edit=edit("returns"),
             value_edit=edit("values"),
+            extras={name: take(_EXTRA + name) for name in self._extras},
         )
 
     def _what_follows(self, timeline: Timeline, last: np.ndarray, done: np.ndarray) -> dict[str, Any]:
@@ -414,7 +428,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         return super().get(batch_size)
 
 
-_OBSERVATION, _LAST = "observation/", "last observation/"
+_OBSERVATION, _LAST, _EXTRA = "observation/", "last observation/", "extra/"
 _SHOWN, _NOW = "shown/", "now/"
 
 

@@ -17,8 +17,11 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.data.batch import Baseline
 from sb3_pg.data.checks import check_finite
+from sb3_pg.policies.evaluation import NO_EXTRAS
+from sb3_pg.policies.masks import ACTION_MASKS
 from sb3_pg.rollout.acting import RolloutActor
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
+from sb3_pg.rollout.masks import masks_for
 from sb3_pg.rollout.normalizer import NormalizerStatistics
 
 
@@ -29,6 +32,8 @@ class EpisodeCollector(OnPolicyAlgorithm):
     baseline: str | float | Baseline
     n_episodes: int | None
     bootstrap_truncated: bool
+    #: Whether a maskable policy is given the environments' action masks.
+    use_masking: bool = True
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -45,9 +50,10 @@ class EpisodeCollector(OnPolicyAlgorithm):
         """Collect a rollout: as in SB3, but rewards stay raw, and with ``n_episodes`` it may end early.
 
         :return: False if a callback ended the training
-        :raises ValueError: for a reward or an observation that is not finite
+        :raises ValueError: for a reward or an observation that is not finite, or action masks that are none
         """
         buffer: EpisodeRolloutBuffer = rollout_buffer  # type: ignore[assignment]
+        masks = masks_for(self.policy, env, self.use_masking)
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
@@ -61,7 +67,10 @@ class EpisodeCollector(OnPolicyAlgorithm):
         while n_steps < n_rollout_steps and not buffer.quota_filled:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            actions = actor.act(self._last_obs)  # type: ignore[arg-type]
+            # After a reset that a step made: the masks are those of the observations
+            action_masks = None if masks is None else masks.read()
+            extras = NO_EXTRAS if action_masks is None else {ACTION_MASKS: action_masks}
+            actions = actor.act(self._last_obs, extras)  # type: ignore[arg-type]
             # Names that a callback may know from SB3: None while a fast actor is at work
             obs_tensor, values, log_probs = actor.said
 
@@ -69,6 +78,8 @@ class EpisodeCollector(OnPolicyAlgorithm):
             statistics.keep()
             # Noted before the step: an environment may write what it observes, and what is done, into the same arrays
             buffer.begin_step(self._last_obs)  # type: ignore[arg-type]
+            if extras:
+                buffer.add_extras(extras)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
             self.num_timesteps += env.num_envs

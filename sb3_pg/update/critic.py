@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.minibatches import minibatches
+from sb3_pg.policies.evaluation import pieces_for, wants_whole_episodes
 from sb3_pg.policies.parameters import own_parameters_of_critic
 from sb3_pg.policies.passes import Passes
 from sb3_pg.update.guard import guarded_clip
@@ -118,15 +119,15 @@ def fit_critic(
     passes = Passes(policy, batch.n_rows, micro_batch_size, known_to_sb3=False)
     for _ in range(n_updates):
         mean_loss = th.zeros_like(mean_loss)
-        for step in minibatches(batch, batch_size, whole_episodes=False):
+        for step in minibatches(batch, batch_size, wants_whole_episodes(policy)):
             optimizer.zero_grad()
             loss = th.zeros_like(mean_loss)
-            for _, rows in step.pieces(micro_batch_size):
-                piece = value_loss(passes.values(batch.observations_at(rows)), rows) / step.n_rows
+            for _, rows in pieces_for(policy, step, micro_batch_size):
+                piece = value_loss(passes.values(batch.at(rows)), rows) / step.n_rows
                 if parameters and piece.requires_grad:
                     piece.backward(inputs=parameters)  # not into features that are the actor's to learn
                 loss += piece.detach()
             guarded_clip(optimizer, loss, max_grad_norm)
             optimizer.step()
-            mean_loss += loss * step.share
+            mean_loss += loss * step.n_rows / batch.n_rows
     return mean_loss.item()

@@ -13,6 +13,7 @@ from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.distributed import all_sum
 from sb3_pg.estimators import gradient_snr, optimal_constant
 from sb3_pg.policies.contexts import distribution_left_alone
+from sb3_pg.policies.evaluation import evaluate_actions
 
 
 def episode_gradients(
@@ -26,7 +27,7 @@ def episode_gradients(
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     for rows in batch.each_episode():
         with distribution_left_alone(policy):
-            _, log_prob, _ = policy.evaluate_actions(batch.observations_at(rows), batch.actions[rows])
+            _, log_prob, _ = evaluate_actions(policy, batch.at(rows))
         yield tuple(_gradient((one[rows] * log_prob).sum(), parameters) for one in weights)
 
 

@@ -11,6 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.minibatches import Minibatch
 from sb3_pg.policies.contexts import distribution_left_alone
+from sb3_pg.policies.evaluation import pieces_for
 from sb3_pg.policies.passes import Passes
 from sb3_pg.update.critic import ValueLoss
 
@@ -76,10 +77,9 @@ def accumulate_gradient(
     parts = th.zeros(4 + len(objective.penalties), device=batch.rewards.device)
     passes = Passes(policy, part.n_rows, micro_batch_size, known_to_sb3=True)
     with distribution_left_alone(policy):
-        for where, rows in part.pieces(micro_batch_size):
+        for where, rows in pieces_for(policy, part, micro_batch_size):
             values, log_prob, entropy = passes.evaluate(
-                batch.observations_at(rows),
-                batch.actions[rows],
+                batch.at(rows),
                 values=objective.value_loss is not None,
                 entropy_gradient=objective.ent_coef != 0.0,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch as th
 from sb3_contrib.common.utils import conjugate_gradient_solver
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -9,7 +11,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.policies.contexts import evaluation_mode
-from sb3_pg.policies.divergence import action_distribution, policy_kl
+from sb3_pg.policies.divergence import policy_kl
+from sb3_pg.policies.evaluation import action_distribution, pieces_for
 
 
 class FisherMatrix:
@@ -39,7 +42,7 @@ class FisherMatrix:
         :return: ``(n_parameters,)``
         """
         result = self.damping * vector
-        for rows, _ in whole_batch(self._batch).pieces(self._micro_batch_size):
+        for rows in self._pieces():
             slope = th.autograd.grad(self._kl(rows), self.parameters, create_graph=True)
             along = th.cat([part.flatten() for part in slope]) @ vector
             curvature = th.autograd.grad(along, self.parameters)
@@ -59,19 +62,24 @@ class FisherMatrix:
 
     def _acting_parameters(self) -> list[th.nn.Parameter]:
         candidates = [parameter for parameter in self._policy.parameters() if parameter.requires_grad]
-        kl = self._kl(slice(0, 1))
+        kl = self._kl(next(self._pieces(1)))  # of one row, or one episode
         if not kl.requires_grad:  # a frozen actor
             return []
         slope: tuple[th.Tensor | None, ...] = th.autograd.grad(kl, candidates, allow_unused=True)
         return [parameter for parameter, part in zip(candidates, slope, strict=True) if part is not None]
 
+    def _pieces(self, size: int | None = None) -> Iterator[slice]:
+        """All rows, in pieces of about so many; of ``micro_batch_size`` if None."""
+        size = self._micro_batch_size if size is None else size
+        return (where for where, _ in pieces_for(self._policy, whole_batch(self._batch), size))
+
     def _kl(self, rows: slice) -> th.Tensor:
         """Some rows' share of the mean KL from the policy as it is to the policy as a variable."""
-        observations = self._batch.observations_at(rows)
+        steps = self._batch.at(rows)
         with evaluation_mode(self._policy):
             with th.no_grad():
-                here = action_distribution(self._policy, observations)
-            there = action_distribution(self._policy, observations)
+                here = action_distribution(self._policy, steps)
+            there = action_distribution(self._policy, steps)
         try:
             return policy_kl(here, there).sum() / self._batch.episodes.n_rows
         except NotImplementedError as error:

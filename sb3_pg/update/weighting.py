@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.batch import Credit, EpisodeBatch
 from sb3_pg.data.distributed import all_sum, shift_and_scale
-from sb3_pg.data.minibatches import Minibatch
+from sb3_pg.data.minibatches import Minibatch, episodes_with
 from sb3_pg.estimators import (
     EPISODE_LEVELS,
     Importance,
@@ -21,6 +21,7 @@ from sb3_pg.estimators import (
     per_decision_credit,
     self_normalized,
 )
+from sb3_pg.policies.evaluation import wants_whole_episodes
 from sb3_pg.policies.passes import all_log_probs
 
 #: Importance weights of carried steps are truncated here.
@@ -33,7 +34,10 @@ def current_log_prob(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch
     carried = batch.carried.nonzero().flatten()
     if len(carried) > 0:
         part = Minibatch(carried, len(carried), None, len(carried) / batch.n_rows)
-        log_prob[carried] = all_log_probs(policy, batch, part, micro_batch_size)
+        if wants_whole_episodes(policy):
+            part = episodes_with(batch, batch.carried)
+        now = all_log_probs(policy, batch, part, micro_batch_size)
+        log_prob[part.rows] = th.where(batch.carried[part.rows], now, log_prob[part.rows])
     return log_prob
 
 

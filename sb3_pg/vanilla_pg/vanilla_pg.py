@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import nn
 
@@ -18,6 +17,7 @@ from sb3_pg.data.checks import check_bool
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.estimators import LossReduction, clipped_surrogate, log_ratio, score_function_surrogate
 from sb3_pg.policies.divergence import Divergence
+from sb3_pg.policies.maskable import PolicyClass
 from sb3_pg.policies.parameters import own_parameters_of_critic
 from sb3_pg.update.critic import ValueLoss
 from sb3_pg.update.gradient import logged_losses
@@ -70,7 +70,7 @@ class VanillaPG(PolicyGradientAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[ActorCriticPolicy],
+        policy: str | PolicyClass,
         env: GymEnv | str,
         learning_rate: float | Schedule | None = None,
         n_steps: int = 8,

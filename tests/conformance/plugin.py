@@ -1,7 +1,8 @@
-"""A pytest plugin that runs Stable-Baselines3's own tests with another class in the place of one of its algorithms.
+"""A pytest plugin that runs a package's own tests with another class in the place of one of its algorithms.
 
-The swap happens while pytest is being configured, before a test module is imported, so the tests stay unmodified:
-``from stable_baselines3 import A2C`` simply finds the other class. Tests that do not concern it are deselected.
+The packages are Stable-Baselines3 and sb3-contrib. The swap happens while pytest is being configured, before a test
+module is imported, so the tests stay unmodified: ``from stable_baselines3 import A2C`` simply finds the other class.
+Tests that do not concern it are deselected.
 """
 
 from __future__ import annotations
@@ -10,38 +11,42 @@ import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 
 import pytest
+import sb3_contrib
 import stable_baselines3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from tests.conformance.leftovers import LEFTOVERS
 
+PACKAGES = (stable_baselines3, sb3_contrib)
+
 
 @dataclass(frozen=True)
 class Swap:
-    """``replacement`` stands where Stable-Baselines3 has its algorithm ``name``."""
+    """``replacement`` stands where ``package`` has its algorithm ``name``."""
 
+    package: ModuleType
     name: str
     replacement: type[BaseAlgorithm]
 
     @classmethod
     def parse(cls, spec: str) -> Swap:
-        """Read ``NAME=MODULE:CLASS``, for example ``A2C=sb3_pg:REINFORCE``."""
+        """Read ``NAME=MODULE:CLASS``, for example ``A2C=sb3_pg:REINFORCE``; the name says which package."""
         name, _, target = spec.partition("=")
         module, _, class_name = target.partition(":")
-        if not (hasattr(stable_baselines3, name) and module and class_name):
-            raise pytest.UsageError(
-                f"--swap wants NAME=MODULE:CLASS with an algorithm of stable_baselines3, got {spec!r}"
-            )
-        return cls(name, getattr(importlib.import_module(module), class_name))
+        packages = [package for package in PACKAGES if hasattr(package, name)]
+        if not (packages and module and class_name):
+            names = " or ".join(package.__name__ for package in PACKAGES)
+            raise pytest.UsageError(f"--swap wants NAME=MODULE:CLASS with an algorithm of {names}, got {spec!r}")
+        return cls(packages[0], name, getattr(importlib.import_module(module), class_name))
 
     def install(self) -> None:
-        """Replace the class wherever Stable-Baselines3 exports it, except where it is defined."""
-        original = getattr(stable_baselines3, self.name)
+        """Replace the class wherever its package exports it, except where it is defined."""
+        original = getattr(self.package, self.name)
         for module_name, module in list(sys.modules.items()):
-            exported = module_name.partition(".")[0] == "stable_baselines3" and module_name != original.__module__
+            exported = module_name.partition(".")[0] == self.package.__name__ and module_name != original.__module__
             if exported and getattr(module, self.name, None) is original:
                 setattr(module, self.name, self.replacement)
 
@@ -132,7 +137,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say what is tested."""
     swap = config.stash[SWAP]
-    return f"swap: stable_baselines3.{swap.name} is {swap.replacement.__module__}.{swap.replacement.__qualname__}"
+    return f"swap: {swap.package.__name__}.{swap.name} is {swap.replacement.__module__}.{swap.replacement.__qualname__}"
 
 
 @pytest.hookimpl(tryfirst=True)  # before -k and -m deselect, so that the list of leftovers meets the whole suite

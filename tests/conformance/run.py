@@ -1,6 +1,6 @@
-"""Run Stable-Baselines3's own test suite with our classes swapped in: ``python -m tests.conformance.run``.
+"""Run Stable-Baselines3's and sb3-contrib's own tests with our classes swapped in: ``python -m tests.conformance.run``.
 
-The suite is taken, unmodified, from the source distribution of the installed version. Whatever follows the options
+The suites are taken, unmodified, from the source distributions of the installed versions. Whatever follows the options
 goes to pytest: ``python -m tests.conformance.run --swap A2C=sb3_pg:REINFORCE -- -k save_load -x``.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.conformance.leftovers import LEFTOVERS
+from tests.conformance.plugin import Swap
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".conformance"
@@ -62,8 +63,10 @@ def main() -> int:
     parser.add_argument("--swap", action="append", metavar="NAME=MODULE:CLASS", help="default: all that we promise")
     parser.add_argument("pytest_args", nargs="*", help="passed on to pytest")
     args = parser.parse_args()
-    suite = fetch_suite("stable_baselines3", version("stable_baselines3"))
-    statuses = [run_suite(suite, swap, args.pytest_args) for swap in args.swap or LEFTOVERS]
+    statuses = []
+    for swap in args.swap or LEFTOVERS:
+        package = Swap.parse(swap).package.__name__
+        statuses.append(run_suite(fetch_suite(package, version(package)), swap, args.pytest_args))
     return next((status for status in statuses if status), 0)
 
 

@@ -1,0 +1,95 @@
+"""The one place where a policy is asked about steps of a batch, and is told all that it wants to know of them.
+
+What it wants beyond the observation, the *extras*, came with the step when the policy acted, and the policy's class
+names it:
+
+- ``takes_extras``: names of extras that ``forward``, ``evaluate_actions`` and ``get_distribution`` take, as keyword
+  arguments of these names;
+- ``values_take_extras``: those that ``predict_values`` takes;
+- ``whole_episodes``: True for a policy that has to see whole episodes. It is then given, in every minibatch and every
+  piece of one, rows of whole episodes, one after the other.
+
+A policy without these attributes is asked about observations alone, row by row, as SB3's are; sb3-contrib's maskable
+ones take ``action_masks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch as th
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_pg.data.batch import Observations, Steps
+from sb3_pg.data.minibatches import Minibatch
+from sb3_pg.policies.contexts import distribution_left_alone
+from sb3_pg.policies.masks import ACTION_MASKS
+
+#: What most policies are told beside their observations.
+NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
+
+
+def extras_of(policy: object) -> tuple[str, ...]:
+    """The names of what a policy takes beside observations; of its class too, before there is a policy."""
+    is_masked = isinstance(policy, MaskableActorCriticPolicy) or (
+        isinstance(policy, type) and issubclass(policy, MaskableActorCriticPolicy)
+    )
+    names: tuple[str, ...] = getattr(policy, "takes_extras", (ACTION_MASKS,) if is_masked else ())
+    return names
+
+
+def wants_whole_episodes(policy: ActorCriticPolicy) -> bool:
+    """Whether its rows may not be taken out of their episodes."""
+    return bool(getattr(policy, "whole_episodes", False))
+
+
+def pieces_for(
+    policy: ActorCriticPolicy, part: Minibatch, size: int | None
+) -> Iterator[tuple[slice, slice | th.Tensor]]:
+    """A part of a batch in pieces of about ``size`` rows that the policy can be asked about.
+
+    :return: where they are in the part, and where in the batch
+    """
+    return part.pieces(size, wants_whole_episodes(policy))
+
+
+def act(
+    policy: ActorCriticPolicy, observations: Observations, extras: Mapping[str, Any]
+) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """Actions drawn, ``(n_envs, *action_shape)``, values ``(n_envs, 1)`` and log-probs ``(n_envs,)``.
+
+    :param extras: name -> ``(n_envs, ...)`` arrays
+    """
+    if not extras:
+        drawn: tuple[th.Tensor, th.Tensor, th.Tensor] = policy(observations)
+    else:
+        tensors = {name: th.as_tensor(value, device=policy.device) for name, value in extras.items()}
+        drawn = policy(observations, **_taken(extras_of(policy), tensors))
+    return drawn
+
+
+def evaluate_actions(policy: ActorCriticPolicy, steps: Steps) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+    """Values ``(n_rows, 1)``, log-probs ``(n_rows,)`` and entropies ``(n_rows,)`` or None, as the policy's own."""
+    told = _taken(extras_of(policy), steps.extras)
+    return policy.evaluate_actions(steps.observations, steps.actions, **told)
+
+
+def action_distribution(policy: ActorCriticPolicy, steps: Steps) -> Distribution:
+    """The policy's distribution, safe from the next one: a policy of SB3's writes all of them into one object."""
+    with distribution_left_alone(policy):
+        return policy.get_distribution(steps.observations, **_taken(extras_of(policy), steps.extras))
+
+
+def predict_values(policy: ActorCriticPolicy, steps: Steps) -> th.Tensor:
+    """``(n_rows, 1)``"""
+    told = _taken(getattr(policy, "values_take_extras", ()), steps.extras)
+    return policy.predict_values(steps.observations, **told)
+
+
+def _taken(names: tuple[str, ...], extras: Mapping[str, th.Tensor]) -> dict[str, Any]:
+    """Of the extras that there are those that are wanted."""
+    return {name: extras[name] for name in names if name in extras}

@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.policies.maskable import takes_masks
-from sb3_pg.policies.masks import ACTION_MASKS, check_masks, mask_sizes
+from sb3_pg.policies.masks import ACTION_MASKS, NUMBERS, check_masks, mask_sizes
 
 
 class Masks(Protocol):
@@ -33,10 +33,12 @@ class EnvMasks:
         :raises ValueError: naming the environment whose mask is none
         """
         try:
-            masks: object = get_action_masks(self._env)
-        except ValueError:  # arrays of different shapes, or the environment's own error, which is raised again here
-            masks = self._env.env_method(ACTION_MASKS)
-        return check_masks(masks, self._sizes)
+            masks = get_action_masks(self._env)
+            is_one_array = masks.dtype.kind in NUMBERS
+        except ValueError:  # arrays of different shapes, or the environment's own error
+            is_one_array = False
+        # As each gave it, to say which is wrong; an error of the environment's own is raised again
+        return check_masks(masks if is_one_array else self._env.env_method(ACTION_MASKS), self._sizes)
 
 
 class NoMasks:

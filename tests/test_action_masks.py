@@ -44,7 +44,7 @@ from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.policies.evaluation import evaluate_actions
 from sb3_pg.policies.fast_actor import CategoricalActor
 from sb3_pg.rollout.acting import RolloutActor
-from tests.helpers.environments import diary
+from tests.helpers.environments import DiaryEnv, diary
 from tests.helpers.masks import (
     MASKED_SPACES,
     Fixed,
@@ -251,6 +251,19 @@ def test_names_stand_for_plain_policies_elsewhere(algorithm: Any) -> None:
     assert all(batch.extras == {} and batch.at(slice(None)).extras == {} for batch in seen.updates)
     actor: Any = RolloutActor(model.policy, model.rollout_buffer, 3, CallbackList([]))._actor
     assert type(actor) is CategoricalActor
+
+
+class Closed(DummyVecEnv):
+    """A VecEnv that does not look into its environments."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        if attr_name == "render_mode":
+            return [None]
+        raise NotImplementedError
+
+
+def test_an_environment_that_cannot_be_asked_has_no_masks() -> None:
+    assert type(make(REINFORCE, Closed([DiaryEnv])).learn(32).policy) is ActorPolicy
 
 
 def test_a_plain_policy_given_as_a_class_ignores_masks() -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
-from sb3_contrib.common.maskable.utils import is_masking_supported
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import (
@@ -44,8 +43,8 @@ from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
 from sb3_pg.estimators import LossReduction
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
 from sb3_pg.policies.maskable import PolicyClass, check_policy_class, maskable, masked_predict, without_sde
-from sb3_pg.policies.masks import can_be_masked
 from sb3_pg.rollout.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
+from sb3_pg.rollout.masks import offers_masks
 
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
 
@@ -172,9 +171,8 @@ class PolicyGradientAlgorithm(Trainer):
             _init_setup_model=False,
             **kwargs,
         )
-        if isinstance(policy, str) and self.env is not None:
-            offers_masks = can_be_masked(self.action_space) and is_masking_supported(self.env)
-            self.policy_class = maskable(self.policy_class) if offers_masks else self.policy_class
+        if isinstance(policy, str) and self.env is not None and offers_masks(self.env, self.action_space):
+            self.policy_class = maskable(self.policy_class)
         self.normalize_advantage = normalize_advantage
         self.n_episodes = n_episodes
         self.discount_gradient = discount_gradient

@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.policies.maskable import takes_masks
-from sb3_pg.policies.masks import ACTION_MASKS, check_masks, mask_sizes
+from sb3_pg.policies.masks import ACTION_MASKS, NUMBERS, can_be_masked, check_masks, mask_sizes
 
 
 class Masks(Protocol):
@@ -33,10 +33,12 @@ class EnvMasks:
         :raises ValueError: naming the environment whose mask is none
         """
         try:
-            masks: object = get_action_masks(self._env)
-        except ValueError:  # arrays of different shapes, or the environment's own error, which is raised again here
-            masks = self._env.env_method(ACTION_MASKS)
-        return check_masks(masks, self._sizes)
+            masks = get_action_masks(self._env)
+            is_one_array = masks.dtype.kind in NUMBERS
+        except ValueError:  # arrays of different shapes, or the environment's own error
+            is_one_array = False
+        # As each gave it, to say which is wrong; an error of the environment's own is raised again
+        return check_masks(masks if is_one_array else self._env.env_method(ACTION_MASKS), self._sizes)
 
 
 class NoMasks:
@@ -50,6 +52,14 @@ class NoMasks:
         return self._masks
 
 
+def offers_masks(env: VecEnv, action_space: spaces.Space[object]) -> bool:
+    """Whether the environments say which of their actions are allowed, and a policy could heed them."""
+    try:
+        return can_be_masked(action_space) and is_masking_supported(env)
+    except NotImplementedError:  # a VecEnv that does not look into its environments
+        return False
+
+
 def masks_for(policy: ActorCriticPolicy, env: VecEnv, use_masking: bool) -> Masks | None:
     """Where the masks of a rollout come from; None for a policy that takes none.
 
@@ -60,7 +70,7 @@ def masks_for(policy: ActorCriticPolicy, env: VecEnv, use_masking: bool) -> Mask
         return None
     if not use_masking:
         return NoMasks(env.num_envs, policy.action_space)
-    if not is_masking_supported(env):
+    if not offers_masks(env, policy.action_space):
         raise ValueError(
             f"The environment has no action_masks() for {type(policy).__name__}: give it that method, wrap it in "
             "sb3_contrib.common.wrappers.ActionMasker, write learn(..., use_masking=False), or use a policy that takes "

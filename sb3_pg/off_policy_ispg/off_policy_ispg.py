@@ -27,7 +27,7 @@ from sb3_pg.common.arguments import (
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_positive, check_schedule
-from sb3_pg.data.distributed import all_sum
+from sb3_pg.data.distributed import all_max, all_sum
 from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
 from sb3_pg.estimators import (
     EPISODE_LEVELS,
@@ -388,9 +388,9 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         if clip_range is not None:
             statistics["clip_range"] = clip_range
             is_clipped = (log_prob - sample.log_prob).expm1().abs() > clip_range
-        if bounded.max().log().item() > overflow_limit(bounded.dtype) - 1e-3:
+        if (largest := all_max(bounded).item()) > math.exp(overflow_limit(bounded.dtype) - 1e-3):
             self._warn_once(
-                f"An importance weight overflowed and was truncated at {bounded.max().item():.1e}: few steps make the "
+                f"An importance weight overflowed and was truncated at {largest:.1e}: few steps make the "
                 "estimate. Set max_weight, lower the learning rate, or write importance='timestep'."
             )
         kl = update.region.measure()

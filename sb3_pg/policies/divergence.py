@@ -14,7 +14,7 @@ from torch.distributions import Bernoulli, Categorical, Normal
 from torch.nn import functional as F
 
 from sb3_pg.data.batch import EpisodeBatch, Observations
-from sb3_pg.data.distributed import all_sum
+from sb3_pg.data.distributed import all_count, all_sum, failing_together
 from sb3_pg.data.minibatches import Minibatch, whole_batch
 from sb3_pg.estimators import kl_estimate
 from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
@@ -105,10 +105,9 @@ class Divergence:
     def mean(self, part: Minibatch | None = None) -> float:
         """The mean over a part of the batch, over all of it if None; of the policy as it acts, in evaluation mode."""
         part = whole_batch(self._batch) if part is None else part
-        with th.no_grad(), evaluation_mode(self._policy):
+        with failing_together(), th.no_grad(), evaluation_mode(self._policy):
             total = sum(self.summed(rows).double() for _, rows in part.pieces(self._micro_batch_size))
-        n_rows = all_sum(th.as_tensor(float(part.n_rows)))
-        return float(all_sum(th.as_tensor(total)) / n_rows)
+        return float(all_sum(th.as_tensor(total))) / all_count(part.n_rows)
 
     def evaluation_mode(self) -> AbstractContextManager[None]:
         """For several means in a row: the mode of a policy is not switched for nothing."""

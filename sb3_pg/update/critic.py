@@ -11,6 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 
 from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.distributed import all_count, all_sum, sum_gradients
 from sb3_pg.data.minibatches import minibatches
 from sb3_pg.policies.parameters import own_parameters_of_critic
 from sb3_pg.policies.passes import Passes
@@ -110,12 +111,14 @@ def fit_critic(
         mean_loss = th.zeros_like(mean_loss)
         for step in minibatches(batch, batch_size, whole_episodes=False):
             optimizer.zero_grad()
-            loss = th.zeros_like(mean_loss)
+            loss, n_rows = th.zeros_like(mean_loss), all_count(step.n_rows)
             for _, rows in step.pieces(micro_batch_size):
-                piece = value_loss(passes.values(batch.observations_at(rows)), rows) / step.n_rows
+                piece = value_loss(passes.values(batch.observations_at(rows)), rows) / n_rows
                 if parameters and piece.requires_grad:
                     piece.backward(inputs=parameters)  # not into features that are the actor's to learn
                 loss += piece.detach()
+            loss = all_sum(loss)
+            sum_gradients(optimizer)
             guarded_clip(optimizer, loss, max_grad_norm)
             optimizer.step()
             mean_loss += loss * step.share

@@ -7,6 +7,7 @@ from sb3_contrib.common.utils import conjugate_gradient_solver
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.distributed import all_count, all_sum
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.divergence import action_distribution, policy_kl
@@ -27,6 +28,7 @@ class FisherMatrix:
     ):
         self.damping = damping
         self._batch = batch
+        self._n_rows = all_count(batch.n_rows)
         self._policy = policy
         self._micro_batch_size = micro_batch_size
         #: The parameters that the policy depends on.
@@ -38,13 +40,13 @@ class FisherMatrix:
         :param vector: ``(n_parameters,)``
         :return: ``(n_parameters,)``
         """
-        result = self.damping * vector
+        result = th.zeros_like(vector)
         for rows, _ in whole_batch(self._batch).pieces(self._micro_batch_size):
             slope = th.autograd.grad(self._kl(rows), self.parameters, create_graph=True)
             along = th.cat([part.flatten() for part in slope]) @ vector
             curvature = th.autograd.grad(along, self.parameters)
             result = result + th.cat([part.flatten() for part in curvature])
-        return result
+        return self.damping * vector + all_sum(result)
 
     def solve(self, vector: th.Tensor, max_iter: int) -> th.Tensor:
         """(F + damping I)^-1 v by conjugate gradients; 0 for 0.
@@ -66,14 +68,14 @@ class FisherMatrix:
         return [parameter for parameter, part in zip(candidates, slope, strict=True) if part is not None]
 
     def _kl(self, rows: slice) -> th.Tensor:
-        """Some rows' share of the mean KL from the policy as it is to the policy as a variable."""
+        """Some rows' share of the mean KL, over all workers, from the policy as it is to the policy as a variable."""
         observations = self._batch.observations_at(rows)
         with evaluation_mode(self._policy):
             with th.no_grad():
                 here = action_distribution(self._policy, observations)
             there = action_distribution(self._policy, observations)
         try:
-            return policy_kl(here, there).sum() / self._batch.episodes.n_rows
+            return policy_kl(here, there).sum() / self._n_rows
         except NotImplementedError as error:
             raise ValueError(
                 "A natural gradient needs KL(old || new) in closed form, and PyTorch knows none for this policy's "

@@ -94,6 +94,18 @@ def failing_together() -> Iterator[None]:
         raise error or ValueError("Another worker could not go on: its own error says why.")
 
 
+@contextmanager
+def same_random_numbers(device: th.device) -> Iterator[None]:
+    """Let PyTorch draw the same numbers on all workers, from a seed of all their generators."""
+    if not has_peers():
+        yield
+        return
+    seed = all_count(int(th.randint(2**31, ())))
+    with th.random.fork_rng([device] if device.type == "cuda" else []):
+        th.manual_seed(seed)
+        yield
+
+
 def sum_gradients(optimizer: th.optim.Optimizer) -> None:
     """Sum the gradients of an optimizer's parameters over all workers, in place.
 

@@ -42,7 +42,7 @@ class Minibatch:
         """Some of its rows, as single ones."""
         rows = where if isinstance(self.rows, slice) else self.rows[where]
         n_rows = where.stop - where.start
-        return Minibatch(rows, n_rows, None, self.share * n_rows / self.n_rows)
+        return Minibatch(rows, n_rows, None, self.share * n_rows / max(self.n_rows, 1))
 
     def pieces(self, size: int | None) -> Iterator[tuple[slice, slice | th.Tensor]]:
         """In pieces of at most ``size`` rows: where they are in the minibatch, and where in the batch."""

@@ -95,8 +95,9 @@ class Divergence:
         parts = [
             action_distribution(self._policy, self._batch.observations_at(rows))
             for _, rows in whole_batch(self._batch).pieces(self._micro_batch_size)
+            if self._batch.n_rows > 0
         ]
-        kept = _joined(parts)
+        kept = _joined(parts) if parts else None
         if kept is not None:
             return kept
         frozen, batch = frozen_copy(self._policy), self._batch
@@ -115,10 +116,13 @@ class Divergence:
 
     def summed(self, rows: Rows) -> th.Tensor:
         """The sum over some rows, with a gradient."""
+        actions = self._batch.actions[rows]
+        if len(actions) == 0:
+            return self._batch.behaviour_log_prob.new_zeros(())
         with th.no_grad():
             old = self._old(rows)
         new = action_distribution(self._policy, self._batch.observations_at(rows))
-        return policy_kl(old, new, self._batch.actions[rows]).sum()
+        return policy_kl(old, new, actions).sum()
 
 
 def _joined(parts: list[Distribution]) -> Callable[[Rows], Distribution] | None:

@@ -7,7 +7,7 @@ from sb3_contrib.common.utils import conjugate_gradient_solver
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.batch import EpisodeBatch
-from sb3_pg.data.distributed import all_count, all_sum
+from sb3_pg.data.distributed import all_count, all_sum, same_random_numbers
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.divergence import action_distribution, policy_kl
@@ -42,6 +42,8 @@ class FisherMatrix:
         """
         result = th.zeros_like(vector)
         for rows, _ in whole_batch(self._batch).pieces(self._micro_batch_size):
+            if self._batch.n_rows == 0:  # a worker's that has none
+                break
             slope = th.autograd.grad(self._kl(rows), self.parameters, create_graph=True)
             along = th.cat([part.flatten() for part in slope]) @ vector
             curvature = th.autograd.grad(along, self.parameters)
@@ -56,16 +58,17 @@ class FisherMatrix:
         norm = float(vector.norm())
         if norm == 0:
             return vector
-        solution: th.Tensor = norm * conjugate_gradient_solver(self.product, vector / norm, max_iter=max_iter)
-        return solution
+        with same_random_numbers(vector.device):  # of which the solver's first guess is made
+            solution: th.Tensor = conjugate_gradient_solver(self.product, vector / norm, max_iter=max_iter)
+        return norm * solution
 
     def _acting_parameters(self) -> list[th.nn.Parameter]:
         candidates = [parameter for parameter in self._policy.parameters() if parameter.requires_grad]
-        kl = self._kl(slice(0, 1))
-        if not kl.requires_grad:  # a frozen actor
-            return []
-        slope: tuple[th.Tensor | None, ...] = th.autograd.grad(kl, candidates, allow_unused=True)
-        return [parameter for parameter, part in zip(candidates, slope, strict=True) if part is not None]
+        slope: tuple[th.Tensor | None, ...] = (None,) * len(candidates)
+        if self._batch.n_rows > 0 and (kl := self._kl(slice(0, 1))).requires_grad:  # not that of a frozen actor
+            slope = th.autograd.grad(kl, candidates, allow_unused=True)
+        acts = all_sum(th.tensor([float(part is not None) for part in slope])).tolist()
+        return [parameter for parameter, does in zip(candidates, acts, strict=True) if does]
 
     def _kl(self, rows: slice) -> th.Tensor:
         """Some rows' share of the mean KL, over all workers, from the policy as it is to the policy as a variable."""

@@ -115,8 +115,9 @@ def assert_same(outcomes: list[Outcome], expected: Outcome, tolerance: float) ->
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_workers_learn_as_one_process_with_the_episodes_of_both(name: str, workers: Workers) -> None:
+    workers.start(learn_with_a_peer, CASES[name])
     expected = learn_alone(CASES[name])
-    assert_same(workers.run(learn_with_a_peer, CASES[name]), expected, CASES[name].tolerance)
+    assert_same(workers.results(), expected, CASES[name].tolerance)
     assert expected.n_updates >= 2
     if "kl_constraint" not in CASES[name].arguments and {"target_kl", "min_ess"} & CASES[name].arguments.keys():
         assert expected.n_updates < CASES[name].n_iterations * CASES[name].arguments["n_epochs"], "nothing was stopped"
@@ -124,8 +125,9 @@ def test_two_workers_learn_as_one_process_with_the_episodes_of_both(name: str, w
 
 @pytest.mark.parametrize("name", LATE)
 def test_a_worker_without_an_episode_takes_part_with_none(name: str, workers: Workers) -> None:
+    workers.start(learn_with_a_peer, LATE[name])
     expected = learn_alone(LATE[name])
-    outcomes = workers.run(learn_with_a_peer, LATE[name])
+    outcomes = workers.results()
     assert_same(outcomes, expected, LATE[name].tolerance)
     for outcome in outcomes:
         assert not any("No episode" in warning for warning in outcome.warnings)

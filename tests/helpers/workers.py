@@ -240,9 +240,17 @@ class Workers:
             process.start()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What ``function(*arguments, rank)`` gives on each worker; both must return in good time."""
+        """What ``function(*arguments, rank)`` gives on each worker."""
+        self.start(function, *arguments)
+        return self.results()
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Have both begin with ``function(*arguments, rank)``."""
         for connection in self._connections:
             connection.send((function, arguments))
+
+    def results(self) -> list[Any]:
+        """What it gave on each; both must return in good time."""
         results = []
         for connection in self._connections:
             assert connection.poll(2 * PATIENCE), "a worker waits for ever"

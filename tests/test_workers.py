@@ -17,7 +17,7 @@ from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.data import distributed
 from sb3_pg.data.batch import ReturnsBatch
 from tests.helpers.models import JOINT_CRITIC, MONTE_CARLO, OWN_CRITIC, differences
-from tests.helpers.workers import NEVER, Case, Outcome, Workers, learn_alone, learn_with_a_peer
+from tests.helpers.workers import NEVER, Case, Outcome, Workers, build, learn_alone, learn_with_a_peer
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,8 @@ CASES: dict[str, Case] = {
     "ISPG penalty": ispg(**CUT, target_kl=0.01, kl_constraint="penalty", **FAR),
     "ISPG stop": ispg(**CUT_OWN, target_kl=0.01, **FAR),
     "ISPG backtrack": ispg(**CUT, target_kl=0.001, kl_constraint="backtrack", **FAR),
+    # Steps after which the distributions are none: worker 1, where it has no rows, does not find that out by itself
+    "ISPG backtrack from far": ispg(target_kl=0.001, kl_constraint="backtrack", n_epochs=2, learning_rate=1e308),
     "ISPG min_ess": ispg(min_ess=0.9, **FAR),
     "ISPG self_normalize": ispg(self_normalize=True, max_weight=1.5),
     "ISPG trajectory": ispg(importance="trajectory", self_normalize=True, log_gradient_variance=True),
@@ -92,7 +94,7 @@ CASES: dict[str, Case] = {
 }
 #: Worker 1's episodes last longer than a rollout: it has none at first, and then one with steps that it carried over.
 LATE: dict[str, Case] = {
-    name: dataclasses.replace(CASES[name], horizons=(5, 20), end_probability=0.0, n_iterations=3)
+    name: dataclasses.replace(CASES[name], horizons=(5, 20), end_probability=0.0)
     for name, case in CASES.items()
     if case.arguments.get("incomplete_episodes", "carry") == "carry"
     and name not in {f"REINFORCE {one}" for one in ("none", "batch_mean", "0.5", "total", "quota")}
@@ -131,7 +133,19 @@ def test_a_worker_without_an_episode_takes_part_with_none(name: str, workers: Wo
     assert_same(outcomes, expected, LATE[name].tolerance)
     for outcome in outcomes:
         assert not any("No episode" in warning for warning in outcome.warnings)
-    assert expected.n_updates >= 3
+    assert expected.n_updates >= 2
+
+
+def learned(algorithm: Any, rank: int) -> dict[str, th.Tensor]:
+    """The parameters after ``learn`` itself."""
+    model = build(Case(algorithm, CUT_OWN if algorithm is VanillaPG else {}), rank)
+    return model.learn(4 * model.n_steps * model.n_envs).policy.state_dict()
+
+
+@pytest.mark.parametrize("algorithm", [REINFORCE, VanillaPG, OffPolicyISPG])
+def test_learn_keeps_the_workers_together(algorithm: Any, workers: Workers) -> None:
+    one, other = workers.run(learned, algorithm)
+    assert differences(one, other) == []
 
 
 @pytest.mark.parametrize("algorithm", [REINFORCE, VanillaPG, OffPolicyISPG])

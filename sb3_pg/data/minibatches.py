@@ -72,7 +72,7 @@ def minibatches(batch: EpisodeBatch, batch_size: int | None, whole_episodes: boo
     total = all_count(size(batch))
     for number in range(most(len(own))):
         part = own[number] if number < len(own) else _take(batch.episodes, [])
-        yield replace(part, share=all_count(size(part)) / total)
+        yield replace(part, share=all_count(size(part)) / max(total, 1))
 
 
 def _of_this_worker(batch: EpisodeBatch, batch_size: int | None, whole_episodes: bool) -> Iterator[Minibatch]:

@@ -14,7 +14,7 @@ from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch import nn
 
 from sb3_pg.data.batch import EpisodeBatch, IncompleteEpisodes, Returns
-from sb3_pg.data.distributed import all_sum, mean_and_std, shift_and_scale
+from sb3_pg.data.distributed import all_sum, any_worker, failing_together, mean_and_std, shift_and_scale
 from sb3_pg.data.minibatches import CACHE_ROWS, Minibatch, whole_batch
 from sb3_pg.estimators import LossReduction, discount_factors, loss_divisor
 from sb3_pg.policies.contexts import evaluation_mode
@@ -57,17 +57,20 @@ class Trainer(EpisodeCollector):
         self._iterations_without_update = 0
 
     def _begin_update(self) -> EpisodeBatch | None:
-        """Set the learning rates; return the episodes to learn from, or log that there are none and return None."""
+        """Set the learning rates; return the episodes to learn from, or log that there are none and return None.
+
+        A worker that has none takes part in the update of those that have some, with a batch of no rows.
+        """
         if self.value_optimizer is not None:
             self._separate_critic()
             update_learning_rate(self.value_optimizer, self._now(self.value_lr_schedule))
         self._update_learning_rate(self.policy.optimizer)
         batch = self.rollout_buffer.batch
-        if batch is None:
+        if not any_worker(batch is not None):
             self._no_episode()
-        else:
-            self._iterations_without_update = 0
-        return batch
+            return None
+        self._iterations_without_update = 0
+        return self.rollout_buffer.batch_of_none if batch is None else batch
 
     def _separate_critic(self) -> None:
         """Give the critic an optimizer of its own; again when another policy, optimizer or layer is in place."""
@@ -99,6 +102,9 @@ class Trainer(EpisodeCollector):
         """``(n_rows,)`` what is subtracted from the returns."""
         if isinstance(self.baseline, str) and self.baseline == "optimal":
             return optimal_baseline(self.policy, batch, *self._optimal_weights(batch, returns))
+        if callable(self.baseline):
+            with failing_together():
+                return baseline_of(batch, returns, self.baseline)
         return baseline_of(batch, returns, self.baseline)
 
     def _optimal_weights(self, batch: EpisodeBatch, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -165,7 +165,7 @@ def concatenate(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
     index = [one.episodes for one in batches]
     lengths = th.cat([one.lengths for one in index])
     first_step = th.cat([one.step[one.first_row] for one in index])
-    n_envs = [int(one.env.max()) + 1 for one in batches]
+    n_envs = [int(one.env.max()) + 1 if len(one.env) else 0 for one in batches]
     envs = [one.env + sum(n_envs[:number]) for number, one in enumerate(batches)]
     joined: dict[str, Any] = {"episodes": EpisodeIndex.from_lengths(lengths, first_step), "env": th.cat(envs)}
     for name in FACTS:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch as th
 
 from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.distributed import all_count, most
 from sb3_pg.estimators import EpisodeIndex
 
 #: Rows of a pass on the CPU: more are slower, since their activations leave the cache.
@@ -16,9 +17,9 @@ CACHE_ROWS = 4096
 
 
 def pieces(n_rows: int, size: int | None) -> Iterator[slice]:
-    """The rows 0 .. n_rows - 1 in pieces of at most ``size``; in one piece if None."""
+    """The rows 0 .. n_rows - 1 in pieces of at most ``size``; in one piece if None, and if there are none."""
     size = n_rows if size is None else size
-    for begin in range(0, n_rows, size):
+    for begin in range(0, n_rows, size) if n_rows else [0]:
         yield slice(begin, min(begin + size, n_rows))
 
 
@@ -29,7 +30,7 @@ class Minibatch:
     :param rows: which, a slice or ``(n_rows,)`` indices
     :param n_rows: how many
     :param episodes: how they make whole episodes of the batch; None if they are single rows
-    :param share: the part of the batch's rows, or of its episodes, that this is
+    :param share: the part of the batch's rows, or of its episodes, that this is, over all workers
     """
 
     rows: slice | th.Tensor
@@ -41,7 +42,7 @@ class Minibatch:
         """Some of its rows, as single ones."""
         rows = where if isinstance(self.rows, slice) else self.rows[where]
         n_rows = where.stop - where.start
-        return Minibatch(rows, n_rows, None, self.share * n_rows / self.n_rows)
+        return Minibatch(rows, n_rows, None, self.share * n_rows / max(self.n_rows, 1))
 
     def pieces(self, size: int | None, whole_episodes: bool = False) -> Iterator[tuple[slice, slice | th.Tensor]]:
         """In pieces of at most ``size`` rows: where they are in the minibatch, and where in the batch.
@@ -80,11 +81,24 @@ def episodes_with(batch: EpisodeBatch, rows: th.Tensor) -> Minibatch:
 def minibatches(batch: EpisodeBatch, batch_size: int | None, whole_episodes: bool) -> Iterator[Minibatch]:
     """Go through the batch once, in a random order, in minibatches of ``batch_size`` rows (the last may be smaller).
 
-    As SB3's buffers do it, with a permutation of NumPy's global generator.
+    As SB3's buffers do it, with a permutation of NumPy's global generator. Workers go through theirs together, one with
+    fewer minibatches than another through some of no rows at the end.
 
     :param batch_size: None for the whole batch at once
     :param whole_episodes: episodes are not taken apart: a minibatch is closed by the episode that fills it
     """
+
+    def size(rows: EpisodeBatch | Minibatch) -> int:
+        return rows.episodes.n_episodes if whole_episodes and rows.episodes is not None else rows.n_rows
+
+    own = list(_of_this_worker(batch, batch_size, whole_episodes))
+    total = all_count(size(batch))
+    for number in range(most(len(own))):
+        part = own[number] if number < len(own) else _take(batch.episodes, [])
+        yield replace(part, share=all_count(size(part)) / max(total, 1))
+
+
+def _of_this_worker(batch: EpisodeBatch, batch_size: int | None, whole_episodes: bool) -> Iterator[Minibatch]:
     if batch_size is None or batch_size >= batch.n_rows:
         yield whole_batch(batch)
     elif whole_episodes:
@@ -108,7 +122,7 @@ def _of_episodes(episodes: EpisodeIndex, batch_size: int) -> Iterator[Minibatch]
 
 
 def _take(episodes: EpisodeIndex, chosen: list[int]) -> Minibatch:
-    which = th.as_tensor(chosen, device=episodes.lengths.device)
+    which = th.as_tensor(chosen, dtype=th.long, device=episodes.lengths.device)
     index = EpisodeIndex.from_lengths(episodes.lengths[which])
     rows = episodes.first_row[which][index.episode] + index.step
-    return Minibatch(rows, index.n_rows, index, len(chosen) / episodes.n_episodes)
+    return Minibatch(rows, index.n_rows, index, len(chosen) / max(episodes.n_episodes, 1))

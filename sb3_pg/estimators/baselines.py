@@ -3,7 +3,9 @@
 Every function but the last takes the returns of a batch, ``(n_rows,)`` as :mod:`sb3_pg.estimators.returns` makes them,
 and gives the baseline of each row, ``(n_rows,)``. The return of an episode, G_i, is the one at its first row.
 
-``all_sum`` adds a tensor up over the workers of a data-parallel run; the default is a run of one.
+``all_sum`` adds a tensor up over the workers of a data-parallel run; the default is a run of one. The baselines of each
+step give it vectors as long as the worker's longest episode, of which a shorter one is to count as going on with zeros,
+and take back as much of the sum. A worker may have no episode.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ def _episode_totals(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum)
 def _step_totals(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum) -> tuple[th.Tensor, th.Tensor]:
     """Per step t: the sum of the returns and the number of episodes alive, ``(longest episode,)`` each."""
     check_rows("returns", returns, episodes.n_rows)
-    zeros = returns.new_zeros(int(episodes.step.max()) + 1)
+    zeros = returns.new_zeros(int(episodes.step.max()) + 1 if episodes.n_rows else 0)
     total = zeros.index_add(0, episodes.step, returns)
     alive = zeros.index_add(0, episodes.step, th.ones_like(returns))
     return all_sum(total), all_sum(alive)

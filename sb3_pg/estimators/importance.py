@@ -126,9 +126,9 @@ def self_normalized(
     episodes' weights up to t, an ended one keeping its last (``"per_decision"``; Thomas & Brunskill 2016,
     "Data-efficient off-policy policy evaluation for reinforcement learning", section 4).
 
-    Over several workers ``"per_decision"`` adds its sums up step by step: the longest episode must be as long on each.
-
     :param weights: ``(n_rows,)``
+    :param all_sum: ``"per_decision"`` gives it vectors as long as the worker's longest episode, as
+        :mod:`sb3_pg.estimators.baselines` says
     :return: ``(n_rows,)``; 0 where the mean is
     """
     _check_level(importance)
@@ -142,10 +142,10 @@ def self_normalized(
         if importance == "trajectory":
             mean = all_sum(weights[episodes.first_row].sum()) / n_episodes
         else:
-            zeros = weights.new_zeros(int(episodes.lengths.max()) + 1)
+            zeros = weights.new_zeros(int(episodes.lengths.max()) + 1 if episodes.n_episodes else 0)
             running = zeros.index_add(0, episodes.position, weights)
-            ended = zeros.index_add(0, episodes.lengths, weights[episodes.last_row]).cumsum(0)
-            mean = (all_sum(running + ended) / n_episodes)[episodes.position]
+            ended = zeros.index_add(0, episodes.lengths, weights[episodes.last_row])
+            mean = ((all_sum(running) + all_sum(ended).cumsum(0)) / n_episodes)[episodes.position]
     return th.where(mean > 0, weights / mean, 0.0)
 
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import Credit, EpisodeBatch
-from sb3_pg.data.distributed import all_sum
+from sb3_pg.data.distributed import all_max, all_sum
 from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
 from sb3_pg.estimators import Importance, effective_sample_size, overflow_limit
 from sb3_pg.off_policy_ispg.arguments import ReusedAdvantages
@@ -164,9 +164,9 @@ class ImportanceTrainer(PolicyGradientAlgorithm):
         if clip_range is not None:
             statistics["clip_range"] = clip_range
             is_clipped = (log_prob - sample.log_prob).expm1().abs() > clip_range
-        if bounded.max().log().item() > overflow_limit(bounded.dtype) - 1e-3:
+        if (largest := all_max(bounded).item()) > math.exp(overflow_limit(bounded.dtype) - 1e-3):
             self._warn_once(
-                f"An importance weight overflowed and was truncated at {bounded.max().item():.1e}: few steps make the "
+                f"An importance weight overflowed and was truncated at {largest:.1e}: few steps make the "
                 "estimate. Set max_weight, lower the learning rate, or write importance='timestep'."
             )
         kl = update.region.measure()

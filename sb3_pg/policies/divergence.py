@@ -15,7 +15,7 @@ from torch.distributions import Bernoulli, Categorical, Normal
 from torch.nn import functional as F
 
 from sb3_pg.data.batch import EpisodeBatch
-from sb3_pg.data.distributed import all_sum
+from sb3_pg.data.distributed import all_count, all_sum, failing_together
 from sb3_pg.data.minibatches import Minibatch, whole_batch
 from sb3_pg.estimators import kl_estimate
 from sb3_pg.policies.contexts import evaluation_mode
@@ -109,8 +109,9 @@ class Divergence:
         parts = [
             action_distribution(self._policy, self._batch.at(rows))
             for _, rows in pieces_for(self._policy, whole_batch(self._batch), self._micro_batch_size)
+            if self._batch.n_rows > 0
         ]
-        kept = _joined(parts)
+        kept = _joined(parts) if parts else None
         if kept is not None:
             return kept
         frozen, batch = frozen_copy(self._policy), self._batch
@@ -119,11 +120,10 @@ class Divergence:
     def mean(self, part: Minibatch | None = None) -> float:
         """The mean over a part of the batch, over all of it if None; of the policy as it acts, in evaluation mode."""
         part = whole_batch(self._batch) if part is None else part
-        with th.no_grad(), evaluation_mode(self._policy):
+        with failing_together(), th.no_grad(), evaluation_mode(self._policy):
             pieces = pieces_for(self._policy, part, self._micro_batch_size)
             total = sum(self.summed(rows).double() for _, rows in pieces)
-        n_rows = all_sum(th.as_tensor(float(part.n_rows)))
-        return float(all_sum(th.as_tensor(total)) / n_rows)
+        return float(all_sum(th.as_tensor(total))) / all_count(part.n_rows)
 
     def evaluation_mode(self) -> AbstractContextManager[None]:
         """For several means in a row: the mode of a policy is not switched for nothing."""
@@ -131,10 +131,13 @@ class Divergence:
 
     def summed(self, rows: Rows) -> th.Tensor:
         """The sum over some rows, with a gradient."""
+        actions = self._batch.actions[rows]
+        if len(actions) == 0:
+            return self._batch.behaviour_log_prob.new_zeros(())
         with th.no_grad():
             old = self._old(rows)
-        steps = self._batch.at(rows)
-        return policy_kl(old, action_distribution(self._policy, steps), steps.actions).sum()
+        new = action_distribution(self._policy, self._batch.at(rows))
+        return policy_kl(old, new, actions).sum()
 
 
 def _joined(parts: list[Distribution]) -> Callable[[Rows], Distribution] | None:

@@ -46,6 +46,9 @@ class Passes:
         :param entropy_gradient: whether the entropies' gradient is needed, else it may be missing
         :return: values ``(n_rows, 1)`` or None, log-probs ``(n_rows,)``, entropies ``(n_rows,)`` or None
         """
+        if len(steps.actions) == 0:  # a worker's that has no rows, which PyTorch's distributions do not take
+            nothing = self._nothing
+            return nothing[:, None], nothing, nothing
         if not self._is_quick or isinstance(steps.observations, dict):
             return evaluate_actions(self._policy, steps)
         parameters = _through(self._policy.mlp_extractor.policy_net, self._policy.action_net, steps.observations)
@@ -57,9 +60,16 @@ class Passes:
 
         :return: ``(n_rows, 1)``
         """
+        if len(steps.actions) == 0:
+            return self._nothing[:, None]
         if not self._is_quick or isinstance(steps.observations, dict):
             return predict_values(self._policy, steps)
         return _through(self._policy.mlp_extractor.value_net, self._policy.value_net, steps.observations)
+
+    @property
+    def _nothing(self) -> th.Tensor:
+        """``(0,)`` numbers of the policy's kind."""
+        return next(self._policy.parameters()).new_zeros(0)
 
 
 def all_log_probs(

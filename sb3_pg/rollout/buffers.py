@@ -208,17 +208,27 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         """
         if self._found is None or not self._found.used.any():
             return None
-        return self._assemble(self._found)
+        return self._assemble(self._found, self._found.used)
+
+    @property
+    def batch_of_none(self) -> EpisodeBatch:
+        """A batch of no episodes after a finished rollout: what a worker without one brings to the update of others."""
+        if self._found is None:
+            raise ValueError("There are no episodes to leave out before compute_returns_and_advantage")
+        return self._assemble(self._found, np.zeros_like(self._found.used))
 
     @property
     def n_episodes_ended(self) -> int:
         """How many episodes of the batch were played to their end, by the MDP or a time limit."""
         return 0 if self._found is None else int((self._found.used & self._found.segments.complete).sum())
 
-    def _assemble(self, found: FoundEpisodes) -> EpisodeBatch:
-        """The facts of the segments in use, as tensors."""
+    def _assemble(self, found: FoundEpisodes, used: np.ndarray) -> EpisodeBatch:
+        """The facts of some of the segments, as tensors.
+
+        :param used: ``(n_segments,)`` bool
+        """
         self._read(found.timeline)
-        segments, used, marks = found.segments, found.used, found.timeline.marks
+        segments, marks = found.segments, found.timeline.marks
         rows, last = segments.rows(used), segments.last[used]
         values_at = found.timeline.taker(rows)
 
@@ -278,7 +288,7 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         columns = {name: np.zeros((self.buffer_size, self.n_envs), np.float32) for name in ("advantages", "returns")}
         columns["returns"][: self.pos] = self._column_by_time("values")
         if found.used.any():
-            batch = self._assemble(found)
+            batch = self._assemble(found, found.used)
             credit = credit_of(batch, self.returns_name, self.baseline, self.gamma, self.gae_lambda)
             source = found.used_source
             here = np.flatnonzero(source >= 0)

@@ -8,8 +8,9 @@ import torch as th
 
 from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, Returns, ReturnsBatch
 from sb3_pg.data.checks import is_number
-from sb3_pg.data.distributed import all_sum
+from sb3_pg.data.distributed import ragged_sum
 from sb3_pg.estimators import BATCH_BASELINES, generalized_advantage, reward_to_go, total_return
+from sb3_pg.estimators.baselines import AllSum, alone
 from sb3_pg.estimators.episodes import check_rows
 
 
@@ -36,8 +37,12 @@ def value_targets_of(batch: EpisodeBatch, earned: th.Tensor, returns: Returns, g
     return targets if batch.return_edit is None else batch.return_edit.applied(targets)
 
 
-def baseline_of(batch: EpisodeBatch, earned: th.Tensor, baseline: str | float | Baseline) -> th.Tensor:
+def baseline_of(
+    batch: EpisodeBatch, earned: th.Tensor, baseline: str | float | Baseline, all_sum: AllSum = ragged_sum
+) -> th.Tensor:
     """What is subtracted, see :mod:`sb3_pg.estimators.baselines`; without other episodes, leave-one-out is 0.
+
+    A callable is asked about the episodes of its own worker, if there are any.
 
     :param earned: ``(n_rows,)`` as :func:`returns_of` gives it
     :return: ``(n_rows,)``
@@ -46,7 +51,7 @@ def baseline_of(batch: EpisodeBatch, earned: th.Tensor, baseline: str | float | 
     if is_number(baseline):
         return th.full_like(earned, float(baseline))
     if callable(baseline):
-        return _values_of(baseline, batch, earned)
+        return _values_of(baseline, batch, earned) if batch.n_rows > 0 else th.zeros_like(earned)
     if baseline == "value":
         return batch.values
     is_alone = int(all_sum(th.as_tensor(batch.episodes.n_episodes))) == 1
@@ -80,10 +85,13 @@ def advantages_of(batch: EpisodeBatch, earned: th.Tensor, baseline: th.Tensor) -
 def credit_of(
     batch: EpisodeBatch, returns: Returns, baseline: str | float | Baseline, gamma: float, gae_lambda: float
 ) -> Credit:
-    """Everything that the steps of a batch are credited with."""
+    """Everything that the steps of a batch are credited with, by the episodes of this worker alone.
+
+    For a buffer to show: whoever looks into one need not do so on every worker.
+    """
     earned = returns_of(batch, returns, gamma, gae_lambda)
     return Credit(
         returns=earned,
-        advantages=advantages_of(batch, earned, baseline_of(batch, earned, baseline)),
+        advantages=advantages_of(batch, earned, baseline_of(batch, earned, baseline, alone)),
         value_targets=value_targets_of(batch, earned, returns, gamma),
     )

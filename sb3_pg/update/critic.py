@@ -10,6 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 
 from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.distributed import all_count, all_sum, sum_gradients
 from sb3_pg.data.minibatches import minibatches
 from sb3_pg.policies.evaluation import pieces_for, wants_whole_episodes
 from sb3_pg.policies.parameters import own_parameters_of_critic
@@ -116,18 +117,20 @@ def fit_critic(
     """
     mean_loss = th.zeros((), device=batch.rewards.device)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    passes = Passes(policy, batch.n_rows, micro_batch_size, known_to_sb3=False)
+    passes, total_rows = Passes(policy, batch.n_rows, micro_batch_size, known_to_sb3=False), all_count(batch.n_rows)
     for _ in range(n_updates):
         mean_loss = th.zeros_like(mean_loss)
         for step in minibatches(batch, batch_size, wants_whole_episodes(policy)):
             optimizer.zero_grad()
-            loss = th.zeros_like(mean_loss)
+            loss, n_rows = th.zeros_like(mean_loss), all_count(step.n_rows)
             for _, rows in pieces_for(policy, step, micro_batch_size):
-                piece = value_loss(passes.values(batch.at(rows)), rows) / step.n_rows
+                piece = value_loss(passes.values(batch.at(rows)), rows) / n_rows
                 if parameters and piece.requires_grad:
                     piece.backward(inputs=parameters)  # not into features that are the actor's to learn
                 loss += piece.detach()
+            loss = all_sum(loss)
+            sum_gradients(optimizer)
             guarded_clip(optimizer, loss, max_grad_norm)
             optimizer.step()
-            mean_loss += loss * step.n_rows / batch.n_rows
+            mean_loss += loss * n_rows / total_rows
     return mean_loss.item()

@@ -10,7 +10,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.batch import EpisodeBatch
-from sb3_pg.data.distributed import all_sum
+from sb3_pg.data.distributed import all_sum, any_worker
 from sb3_pg.estimators import gradient_snr, optimal_constant
 from sb3_pg.policies.contexts import distribution_left_alone
 from sb3_pg.policies.evaluation import evaluate_actions
@@ -22,20 +22,24 @@ def episode_gradients(
     """sum_t weight[i,t] grad log pi(a[i,t] | s[i,t]) of one episode i after the other, for each of several weights.
 
     :param weights: ``(n_rows,)`` each
-    :return: ``(n_parameters,)`` each, over the parameters that log pi depends on
+    :return: ``(n_parameters,)`` each, over the parameters that learn; 0 for those that log pi does not depend on
     """
-    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    parameters = _parameters(policy)
     for rows in batch.each_episode():
         with distribution_left_alone(policy):
             _, log_prob, _ = evaluate_actions(policy, batch.at(rows))
         yield tuple(_gradient((one[rows] * log_prob).sum(), parameters) for one in weights)
 
 
+def _parameters(policy: ActorCriticPolicy) -> list[th.nn.Parameter]:
+    return [parameter for parameter in policy.parameters() if parameter.requires_grad]
+
+
 def _gradient(scalar: th.Tensor, parameters: list[th.nn.Parameter]) -> th.Tensor:
     if not scalar.requires_grad:  # a frozen actor
-        return scalar.new_zeros(1)
-    gradients = th.autograd.grad(scalar, parameters, retain_graph=True, allow_unused=True)
-    return th.cat([gradient.flatten() for gradient in gradients if gradient is not None])  # type: ignore[redundant-expr]
+        return scalar.new_zeros(sum(parameter.numel() for parameter in parameters))
+    gradients = th.autograd.grad(scalar, parameters, retain_graph=True, materialize_grads=True)
+    return th.cat([gradient.flatten() for gradient in gradients])
 
 
 def optimal_baseline(
@@ -51,8 +55,13 @@ def optimal_baseline(
     for with_returns, alone in episode_gradients(policy, batch, weighted_returns, weights):
         dots.append(with_returns @ alone)
         sq_norms.append(alone.square().sum())
-    constant = optimal_constant(th.stack(dots), th.stack(sq_norms), all_sum)
+    constant = optimal_constant(_stacked(dots, weights), _stacked(sq_norms, weights), all_sum)
     return constant.to(weighted_returns.dtype).expand(batch.n_rows)
+
+
+def _stacked(scalars: list[th.Tensor], like: th.Tensor) -> th.Tensor:
+    """``(n,)`` of the scalars; of none too."""
+    return th.stack(scalars) if scalars else like.new_zeros(0)
 
 
 def batch_snr(policy: ActorCriticPolicy, batch: EpisodeBatch, weights: th.Tensor) -> float:
@@ -64,13 +73,14 @@ def batch_snr(policy: ActorCriticPolicy, batch: EpisodeBatch, weights: th.Tensor
     :param weights: ``(n_rows,)`` what the score of each step is multiplied by
     :return: nan with fewer than two parts
     """
-    is_cut = not bool((batch.terminated | batch.truncated).all())
+    is_cut = any_worker(not bool((batch.terminated | batch.truncated).all()))
     parts: list[int] = batch.env.tolist() if is_cut else list(range(batch.episodes.n_episodes))
-    total, sq_norms = th.zeros((), device=weights.device), []
+    n_parameters = sum(parameter.numel() for parameter in _parameters(policy))
+    total, sq_norms = weights.new_zeros(n_parameters), []
     # A batch is laid out environment after environment
     pairs = zip(parts, episode_gradients(policy, batch, weights), strict=True)
     for _, group in groupby(pairs, key=itemgetter(0)):
-        gradient = sum((one for _, (one,) in group), start=th.zeros((), device=weights.device))
+        gradient = sum((one for _, (one,) in group), start=th.zeros_like(total))
         total = total + gradient
         sq_norms.append(gradient.square().sum())
-    return gradient_snr(total, th.stack(sq_norms)).item()
+    return gradient_snr(total, _stacked(sq_norms, total), all_sum).item()

@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.distributed import all_count, all_sum, sum_gradients
 from sb3_pg.data.minibatches import Minibatch
 from sb3_pg.policies.contexts import distribution_left_alone
 from sb3_pg.policies.evaluation import pieces_for
@@ -72,8 +73,9 @@ def accumulate_gradient(
 ) -> Losses:
     """Gradient of the objective on a part of the batch, into the parameters' ``.grad``; frozen ones get none.
 
-    Under ``no_grad`` the losses alone.
+    It is that of the rows of all workers, as are the losses. Under ``no_grad`` the losses alone.
     """
+    n_rows = all_count(part.n_rows)
     parts = th.zeros(4 + len(objective.penalties), device=batch.rewards.device)
     passes = Passes(policy, part.n_rows, micro_batch_size, known_to_sb3=True)
     with distribution_left_alone(policy):
@@ -91,12 +93,14 @@ def accumulate_gradient(
             loss = policy_part + objective.ent_coef * entropy_sum / objective.divisor
             value_part = th.zeros_like(loss)
             if objective.value_loss is not None and values is not None:
-                value_part = objective.value_loss(values, rows) / part.n_rows
+                value_part = objective.value_loss(values, rows) / n_rows
                 loss = loss + objective.vf_coef * value_part
-            penalties = [penalty(rows) / part.n_rows for penalty in objective.penalties.values()]
+            penalties = [penalty(rows) / n_rows for penalty in objective.penalties.values()]
             loss = sum(penalties, start=loss)
             if loss.requires_grad:  # not where everything is frozen, or nobody asks for a gradient
                 loss.backward()
-            parts += th.stack([loss, policy_part, entropy_sum / part.n_rows, value_part, *penalties]).detach()
-    total, policy_loss, entropy_loss, value_loss, *means = parts.unbind()
+            parts += th.stack([loss, policy_part, entropy_sum / n_rows, value_part, *penalties]).detach()
+    if th.is_grad_enabled():
+        sum_gradients(policy.optimizer)
+    total, policy_loss, entropy_loss, value_loss, *means = all_sum(parts).unbind()
     return Losses(total, policy_loss, entropy_loss, value_loss, dict(zip(objective.penalties, means, strict=True)))

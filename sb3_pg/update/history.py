@@ -16,6 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 
 from sb3_pg.data.batch import Credit, EpisodeBatch, concatenate, concatenate_credit
+from sb3_pg.data.distributed import all_sum
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.estimators import log_mixture, path_log_ratio
 from sb3_pg.policies.divergence import frozen_copy
@@ -179,7 +180,8 @@ def _log_mixture(every: Sequence[PastBatch], weighting: Weighting) -> th.Tensor:
     """
     index = [one.batch.episodes for one in every]
     counts = [one.n_episodes if weighting.whole_episodes else one.n_rows for one in index]
-    shares = th.tensor(counts, dtype=th.float64) / sum(counts)
+    drawn = all_sum(th.tensor(counts, dtype=th.float64))
+    shares = drawn / drawn.sum()
     densities = []
     for one in every:
         behaviour = one.batch.behaviour_log_prob

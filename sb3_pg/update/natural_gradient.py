@@ -9,6 +9,7 @@ from sb3_contrib.common.utils import conjugate_gradient_solver
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.distributed import all_count, all_sum, same_random_numbers
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.divergence import policy_kl
@@ -30,6 +31,7 @@ class FisherMatrix:
     ):
         self.damping = damping
         self._batch = batch
+        self._n_rows = all_count(batch.n_rows)
         self._policy = policy
         self._micro_batch_size = micro_batch_size
         #: The parameters that the policy depends on.
@@ -41,13 +43,15 @@ class FisherMatrix:
         :param vector: ``(n_parameters,)``
         :return: ``(n_parameters,)``
         """
-        result = self.damping * vector
+        result = th.zeros_like(vector)
         for rows in self._pieces():
+            if self._batch.n_rows == 0:  # a worker's that has none
+                break
             slope = th.autograd.grad(self._kl(rows), self.parameters, create_graph=True)
             along = th.cat([part.flatten() for part in slope]) @ vector
             curvature = th.autograd.grad(along, self.parameters)
             result = result + th.cat([part.flatten() for part in curvature])
-        return result
+        return self.damping * vector + all_sum(result)
 
     def solve(self, vector: th.Tensor, max_iter: int) -> th.Tensor:
         """(F + damping I)^-1 v by conjugate gradients; 0 for 0.
@@ -57,16 +61,18 @@ class FisherMatrix:
         norm = float(vector.norm())
         if norm == 0:
             return vector
-        solution: th.Tensor = norm * conjugate_gradient_solver(self.product, vector / norm, max_iter=max_iter)
-        return solution
+        with same_random_numbers(vector.device):  # of which the solver's first guess is made
+            solution: th.Tensor = conjugate_gradient_solver(self.product, vector / norm, max_iter=max_iter)
+        return norm * solution
 
     def _acting_parameters(self) -> list[th.nn.Parameter]:
         candidates = [parameter for parameter in self._policy.parameters() if parameter.requires_grad]
-        kl = self._kl(next(self._pieces(1)))  # of one row, or one episode
-        if not kl.requires_grad:  # a frozen actor
-            return []
-        slope: tuple[th.Tensor | None, ...] = th.autograd.grad(kl, candidates, allow_unused=True)
-        return [parameter for parameter, part in zip(candidates, slope, strict=True) if part is not None]
+        slope: tuple[th.Tensor | None, ...] = (None,) * len(candidates)
+        # Of one row, or one episode; not that of a frozen actor
+        if self._batch.n_rows > 0 and (kl := self._kl(next(self._pieces(1)))).requires_grad:
+            slope = th.autograd.grad(kl, candidates, allow_unused=True)
+        acts = all_sum(th.tensor([float(part is not None) for part in slope])).tolist()
+        return [parameter for parameter, does in zip(candidates, acts, strict=True) if does]
 
     def _pieces(self, size: int | None = None) -> Iterator[slice]:
         """All rows, in pieces of about so many; of ``micro_batch_size`` if None."""
@@ -74,14 +80,14 @@ class FisherMatrix:
         return (where for where, _ in pieces_for(self._policy, whole_batch(self._batch), size))
 
     def _kl(self, rows: slice) -> th.Tensor:
-        """Some rows' share of the mean KL from the policy as it is to the policy as a variable."""
+        """Some rows' share of the mean KL, over all workers, from the policy as it is to the policy as a variable."""
         steps = self._batch.at(rows)
         with evaluation_mode(self._policy):
             with th.no_grad():
                 here = action_distribution(self._policy, steps)
             there = action_distribution(self._policy, steps)
         try:
-            return policy_kl(here, there).sum() / self._batch.episodes.n_rows
+            return policy_kl(here, there).sum() / self._n_rows
         except NotImplementedError as error:
             raise ValueError(
                 "A natural gradient needs KL(old || new) in closed form, and PyTorch knows none for this policy's "

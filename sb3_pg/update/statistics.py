@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch as th
-from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg.data.batch import EpisodeBatch
-from sb3_pg.data.distributed import all_sum, mean_and_std
+from sb3_pg.data.distributed import all_count, all_max, all_mean, all_sum, mean_and_std
 from sb3_pg.estimators import effective_sample_size, reward_to_go
 
 
 def mean_episode_length(batch: EpisodeBatch) -> float:
     """Mean steps of an episode, over all workers."""
-    n_steps, n_episodes = all_sum(batch.episodes.lengths.sum()), all_sum(th.as_tensor(batch.episodes.n_episodes))
-    return n_steps.item() / n_episodes.item()
+    return all_count(batch.n_rows) / all_count(batch.episodes.n_episodes)
 
 
 def value_explained_variance(batch: EpisodeBatch, gamma: float) -> float:
@@ -23,7 +23,9 @@ def value_explained_variance(batch: EpisodeBatch, gamma: float) -> float:
     whatever the critic says. Here V is part of the comparison only for what follows a cut episode.
     """
     to_go = reward_to_go(batch.rewards, batch.episodes, gamma, batch.last_values)
-    return explained_variance(batch.values.cpu().numpy(), to_go.cpu().numpy())
+    # As SB3's explained_variance, over all workers
+    residual, whole = (mean_and_std(values.cpu().double())[1].item() for values in (to_go - batch.values, to_go))
+    return 1 - (residual / whole) ** 2 if whole > 0 else math.nan
 
 
 def weight_statistics(weights: th.Tensor, is_clipped: th.Tensor) -> dict[str, float]:
@@ -34,7 +36,7 @@ def weight_statistics(weights: th.Tensor, is_clipped: th.Tensor) -> dict[str, fl
     """
     return {
         "ess": effective_sample_size(weights, all_sum).item(),
-        "ratio_max": weights.max().item(),
+        "ratio_max": all_max(weights).item(),
         "ratio_std": mean_and_std(weights)[1].item(),
-        "clip_fraction": is_clipped.float().mean().item(),
+        "clip_fraction": all_mean(is_clipped.float()).item(),
     }

@@ -58,6 +58,8 @@ def _last_values(policy: ActorCriticPolicy, batch: EpisodeBatch) -> th.Tensor:
             "reused_advantages='vtrace' needs what was observed at the end of each episode, and this batch was "
             "collected without: give the argument to the constructor or to load(), and batches of a model that had it"
         )
+    if batch.episodes.n_episodes == 0:  # a worker's that has none
+        return batch.last_values
     with th.no_grad(), evaluation_mode(policy):
         values = policy.predict_values(batch.last_observations).flatten()
     return th.where(batch.is_followed, values, 0.0)

@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.batch import Credit, EpisodeBatch
-from sb3_pg.data.distributed import all_sum, shift_and_scale
+from sb3_pg.data.distributed import ragged_sum, shift_and_scale
 from sb3_pg.data.minibatches import Minibatch, episodes_with
 from sb3_pg.estimators import (
     EPISODE_LEVELS,
@@ -82,7 +82,7 @@ class Weighting:
 
     def normalized(self, weights: th.Tensor, part: Minibatch) -> th.Tensor:
         """``(n_rows,)`` the weights as they are used."""
-        return self_normalized(weights, part.episodes, self.importance, all_sum) if self.self_normalize else weights
+        return self_normalized(weights, part.episodes, self.importance, ragged_sum) if self.self_normalize else weights
 
     @property
     def mixes_rows(self) -> bool:
@@ -118,7 +118,7 @@ class Weighting:
 
     def _shift_and_scale(self, advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         if not self.normalize_advantage:
-            return th.zeros_like(advantages[0]), th.ones_like(advantages[0])
+            return advantages.new_zeros(()), advantages.new_ones(())
         return shift_and_scale(advantages)
 
     def _discounted(self, credit: th.Tensor, sample: WeightedSample, part: Minibatch) -> th.Tensor:

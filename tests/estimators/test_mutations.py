@@ -516,7 +516,7 @@ MUTATIONS = [
     Mutation(
         "ended episodes drop out of the mean of a step",
         est.self_normalized,
-        "all_sum(running + ended) / n_episodes",
+        "(all_sum(running) + all_sum(ended).cumsum(0)) / n_episodes",
         "all_sum(running) / zeros.index_add(0, episodes.position, th.ones_like(weights)).clamp(min=1)",
         "test_self_normalised_weights_of_ragged_episodes",
         ("per_decision", [1, 2, 4, 3], [0.5, 0.8, 8 / 7, 1.5]),
@@ -524,7 +524,7 @@ MUTATIONS = [
     Mutation(
         "ended episodes count as 0 in the mean of a step",
         est.self_normalized,
-        "all_sum(running + ended)",
+        "all_sum(running) + all_sum(ended).cumsum(0)",
         "all_sum(running)",
         "test_self_normalised_weights_have_no_bias_on_policy",
         (2, "per_decision"),

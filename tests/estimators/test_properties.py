@@ -13,6 +13,7 @@ import pytest
 import torch as th
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from sb3_pg import estimators as est
 from sb3_pg.estimators.baselines import AllSum
@@ -267,16 +268,20 @@ def test_discounting_is_causal_and_stops_at_the_end(batch: Ragged, gamma: float)
 
 
 def on_two_workers(run: Callable[[int, AllSum], Value]) -> list[Value]:
-    """Run both workers in a thread each; their ``all_sum`` waits for the other and adds the two tensors up."""
+    """Run both workers in a thread each; their ``all_sum`` waits for the other and adds the two tensors up.
+
+    Of two vectors the shorter goes on with zeros, and each gets back as much of the sum as its own is long.
+    """
     barrier, sent = Barrier(2, timeout=10), [th.empty(0), th.empty(0)]
 
     def worker(rank: int) -> Value:
         def all_sum(tensor: th.Tensor) -> th.Tensor:
             sent[rank] = tensor
             barrier.wait()
-            total = sent[0] + sent[1]
+            longer, shorter = sorted(sent, key=th.Tensor.numel, reverse=True)
+            total = longer + (F.pad(shorter, (0, len(longer) - len(shorter))) if longer.ndim else shorter)
             barrier.wait()
-            return total
+            return total[: len(tensor)] if tensor.ndim else total
 
         return run(rank, all_sum)
 
@@ -316,14 +321,31 @@ def test_two_workers_with_half_the_batch_each_agree_with_one(batch: Ragged, data
     assert_near(scalars_1, scalars)
 
 
+#: The lengths of two workers' episodes, of which there is one at least.
+HALVES = st.tuples(*[st.lists(st.integers(1, 9), max_size=5)] * 2).filter(any)
+
+
+@given(seed=st.integers(0, 2**32 - 1), n_episodes=st.integers(0, 6), first=st.integers(0, 6))
+def test_two_workers_know_the_noise_of_their_gradient(seed: int, n_episodes: int, first: int) -> None:
+    """The variance and the SNR of the gradients of all episodes, however they are shared out."""
+    gradients = th.as_tensor(np.random.default_rng(seed).normal(size=(n_episodes, 3)))
+    parts = [gradients[:first], gradients[first:]]
+
+    def noise(gradients: th.Tensor, *all_sum: AllSum) -> list[float]:
+        total, sq_norms = gradients.sum(0), gradients.square().sum(-1)
+        return [float(of(total, sq_norms, *all_sum)) for of in (est.gradient_variance, est.gradient_snr)]
+
+    for result in on_two_workers(lambda rank, all_sum: noise(parts[rank], all_sum)):
+        assert result == pytest.approx(noise(gradients), nan_ok=True)
+
+
 @pytest.mark.parametrize("baseline", ["time_mean", "time_leave_one_out"])
-@given(lengths=st.tuples(*[st.lists(st.integers(1, 9), max_size=4)] * 2), seed=st.integers(0, 2**32 - 1))
+@given(lengths=HALVES, seed=st.integers(0, 2**32 - 1))
 def test_two_workers_share_the_baselines_of_a_step(
     baseline: str, lengths: tuple[list[int], list[int]], seed: int
 ) -> None:
-    """The sums of the steps are added up element by element: the longest episode (here of 9 steps) must be of the same
-    length on both workers, the others are free."""
-    halves = [est.EpisodeIndex.from_lengths(th.tensor([*half, 9])) for half in lengths]
+    """Episode lengths are free, and one of the workers may have no episode."""
+    halves = [est.EpisodeIndex.from_lengths(th.tensor(half, dtype=th.long)) for half in lengths]
     whole = est.EpisodeIndex.from_lengths(th.cat([half.lengths for half in halves]))
     returns = th.as_tensor(np.random.default_rng(seed).normal(size=whole.n_rows))
     parts = returns.split([half.n_rows for half in halves])
@@ -350,10 +372,10 @@ def test_two_workers_normalise_their_weights_together(
     assert [float(size) for size in sizes] == pytest.approx([float(est.effective_sample_size(weights))] * 2)
 
 
-@given(lengths=st.tuples(*[st.lists(st.integers(1, 9), max_size=4)] * 2), seed=st.integers(0, 2**32 - 1))
+@given(lengths=HALVES, seed=st.integers(0, 2**32 - 1))
 def test_two_workers_normalise_the_weights_of_a_step(lengths: tuple[list[int], list[int]], seed: int) -> None:
-    """ "per_decision", with the longest episode of the same length on both workers, as for the baselines of a step."""
-    halves = [est.EpisodeIndex.from_lengths(th.tensor([*half, 9])) for half in lengths]
+    """ "per_decision", with lengths as free as for the baselines of a step."""
+    halves = [est.EpisodeIndex.from_lengths(th.tensor(half, dtype=th.long)) for half in lengths]
     whole = est.EpisodeIndex.from_lengths(th.cat([half.lengths for half in halves]))
     weights = th.as_tensor(np.random.default_rng(seed).normal(size=whole.n_rows)).exp()
     parts = weights.split([half.n_rows for half in halves])

@@ -48,6 +48,7 @@ class Page:
 #: By the name of the file in ``docs/results/``.
 PAGES = {
     "defaults.md": Page("benchmarks.defaults"),
+    "first_look.md": Page("benchmarks.first_look"),
     "learning.md": Page(
         "benchmarks.learning",
         (

@@ -17,11 +17,12 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_pg.data.batch import Baseline, Edit, EpisodeBatch, IncompleteEpisodes, Observations, Returns
 from sb3_pg.data.checks import check_choice, check_positive_int, is_number
+from sb3_pg.data.extras import absent
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex
 from sb3_pg.rollout.columns import ColumnsOnDemand
 from sb3_pg.rollout.credit import credit_of
 from sb3_pg.rollout.running import FoundEpisodes, Running
-from sb3_pg.rollout.timeline import Timeline, by_time
+from sb3_pg.rollout.timeline import EXTRA, Timeline, by_time
 
 BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES)
 #: Least number of steps after which an episode that never ends is cut.
@@ -157,13 +158,13 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             self._noted = {key: np.array(value) for key, value in obs.items()} if is_dict else np.array(obs)  # type: ignore[union-attr]
 
     def add_extras(self, extras: Mapping[str, np.ndarray]) -> None:
-        """Note what the policy is told of the next step beside its observations; a rollout's first sets the types.
+        """Note what the policy is told of the next step beside its observations.
 
-        :param extras: name -> ``(n_envs, ...)``, of the same names at every step of a rollout
+        :param extras: name -> ``(n_envs, ...)``, of the same shape and type at all steps of a rollout that have it
         """
         for name, values in extras.items():
             if name not in self._extras:
-                self._extras[name] = np.zeros((self.buffer_size, *values.shape), dtype=values.dtype)
+                self._extras[name] = np.full((self.buffer_size, *values.shape), absent(name), dtype=values.dtype)
             self._extras[name][self.pos] = values
 
     def end_step(
@@ -261,7 +262,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         timeline.add("actions", self._by_time("actions", self.actions, (self.action_dim,)))
         timeline.add("log_probs", self._column_by_time("log_probs"))
         for name, array in self._extras.items():
-            timeline.add(_EXTRA + name, array[: self.pos])
+            timeline.add(EXTRA + name, array[: self.pos])
         shown = {name: column[: self.pos] for name, column in (self.shown or {}).items()}
         shown["values"] = timeline.field("values")
         for name, before in shown.items():
@@ -333,7 +334,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             advantage_edit=edit("advantages"),
             return_edit=edit("returns"),
             value_edit=edit("values"),
-            extras={name: take(_EXTRA + name) for name in self._extras},
+            extras={name: take(EXTRA + name) for name in self._extras},
         )
 
     def _tensor(self, array: np.ndarray) -> th.Tensor:
@@ -387,7 +388,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         return super().get(batch_size)
 
 
-_OBSERVATION, _EXTRA = "observation/", "extra/"
+_OBSERVATION = "observation/"
 _SHOWN, _NOW = "shown/", "now/"
 
 

@@ -182,9 +182,12 @@ def test_other_processes_are_asked_once_a_step(monkeypatch: pytest.MonkeyPatch) 
     """Whether they have masks is known from the first time."""
     names: list[str] = []
     original = AsyncVectorEnv.call
-    monkeypatch.setattr(
-        AsyncVectorEnv, "call", lambda self, name, *args: (names.append(name), original(self, name, *args))[1]
-    )
+
+    def noted(self: Any, name: str, *args: Any) -> Any:
+        names.append(name)
+        return original(self, name, *args)
+
+    monkeypatch.setattr(AsyncVectorEnv, "call", noted)
     env = GymnasiumVecEnv(AsyncVectorEnv(DIARIES), record_episode_statistics=False)
     try:
         names.clear()

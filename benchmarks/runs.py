@@ -22,7 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 from tqdm import tqdm
 
 from benchmarks.provenance import code_hash
@@ -38,6 +38,7 @@ class Contender:
     :param settings: arguments of its constructor, beyond policy, environment, seed and device.
     :param n_envs: copies of the environment.
     :param policy: alias of the policy.
+    :param normalize: arguments of a VecNormalize around them, None for none.
     """
 
     name: str
@@ -45,6 +46,12 @@ class Contender:
     settings: dict[str, Any] = field(default_factory=dict)
     n_envs: int = 8
     policy: str = "MlpPolicy"
+    normalize: dict[str, Any] | None = None
+
+    def make_env(self, env_id: str, n_envs: int, seed: int, training: bool = True) -> VecEnv:
+        """Copies of an environment, normalised if that is asked for."""
+        env = make_vec_env(env_id, n_envs=n_envs, seed=seed)
+        return env if self.normalize is None else VecNormalize(env, training=training, **self.normalize)
 
 
 def shipped(name: str, algorithm: type[OnPolicyAlgorithm], env_id: str) -> Contender:
@@ -154,6 +161,8 @@ class Recorder(BaseCallback):
     def evaluate(self, n_episodes: int) -> float:
         """Mean return of the deterministic policy."""
         started = time.perf_counter()
+        if self.run.contender.normalize is not None:
+            sync_envs_normalization(self.training_env, self.eval_env)
         scores, _ = evaluate_policy(self.model, self.eval_env, n_eval_episodes=n_episodes)
         self.eval_seconds += time.perf_counter() - started
         return float(np.mean(scores))
@@ -190,8 +199,8 @@ def train(run: Run, report: Callable[[int], bool]) -> Result:
     run.folder.mkdir(parents=True)
     contender = run.contender
     result = Result(contender.name, run.seed, run.code)
-    env = make_vec_env(run.env_id, n_envs=contender.n_envs, seed=run.seed)
-    eval_env = make_vec_env(run.env_id, n_envs=run.n_eval_episodes, seed=10_000 + run.seed)
+    env = contender.make_env(run.env_id, contender.n_envs, run.seed)
+    eval_env = contender.make_env(run.env_id, run.n_eval_episodes, 10_000 + run.seed, training=False)
     model = contender.algorithm(contender.policy, env, seed=run.seed, device="cpu", **contender.settings)
     recorder = Recorder(run, result, eval_env, report)
 

@@ -70,6 +70,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         ["bootstrap_truncated=True", "n_value_updates", "baseline='value'"],
     ),
     ({"baseline": "value", "n_value_updates": 5}, ["n_value_updates=5", "value_learning_rate"]),
+    ({"baseline": "value", "value_batch_size": 64}, ["value_batch_size=64", "value_learning_rate"]),
 ]
 
 

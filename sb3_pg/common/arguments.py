@@ -27,9 +27,8 @@ from sb3_pg.data.checks import (
     check_unit_interval,
     is_number,
 )
-from sb3_pg.estimators import BATCH_BASELINES, EPISODE_LEVELS, LEVELS, LossReduction
+from sb3_pg.estimators import BATCH_BASELINES, LossReduction
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
-from sb3_pg.update.trust_region import KLConstraint
 
 BASELINES = ("none", *BATCH_BASELINES, "optimal", "value")
 #: The learning rate of a critic's own optimizer, where an algorithm has one by default.
@@ -101,6 +100,7 @@ def check_numbers(
     gae_lambda: object,
     max_grad_norm: object,
     n_value_updates: object,
+    value_batch_size: object,
     micro_batch_size: object,
     vf_coef: object,
 ) -> None:
@@ -113,6 +113,7 @@ def check_numbers(
     check_unit_interval("gae_lambda", gae_lambda)
     check_positive("max_grad_norm", max_grad_norm, or_none="no limit")
     check_positive_int("n_value_updates", n_value_updates)
+    check_positive_int("value_batch_size", value_batch_size, or_none=True)
     check_positive_int("micro_batch_size", micro_batch_size, or_none=True)
     check_not_negative("vf_coef", vf_coef)
 
@@ -265,6 +266,7 @@ def check_critic(
     bootstrap_truncated: bool,
     n_value_updates: int,
     value_learning_rate: object,
+    value_batch_size: int | None,
 ) -> None:
     """Refuse what needs a critic where none is learned.
 
@@ -277,10 +279,12 @@ def check_critic(
                 "'MultiInputPolicy'), or a subclass of stable_baselines3's ActorCriticPolicy that is no ActorPolicy; a "
                 "model that was saved without a critic stays without: leave baseline as it was, or train a new one"
             )
-        if n_value_updates > 1 and value_learning_rate is None:
+        unfit = [f"n_value_updates={n_value_updates}"] if n_value_updates > 1 else []
+        unfit += [f"value_batch_size={value_batch_size}"] if value_batch_size is not None else []
+        if value_learning_rate is None and unfit:
             raise ValueError(
-                f"n_value_updates={n_value_updates} needs an optimizer of the critic's own: give value_learning_rate "
-                "too (1e-3, say), or leave n_value_updates at 1 for one joint loss"
+                f"{' and '.join(unfit)} needs an optimizer of the critic's own: give value_learning_rate too (1e-3, "
+                "say), or leave n_value_updates at 1 and value_batch_size at None for one joint loss"
             )
         return
     wanting = {
@@ -288,92 +292,8 @@ def check_critic(
         "bootstrap_truncated=True": bootstrap_truncated,
         "value_learning_rate": value_learning_rate is not None,
         "n_value_updates": n_value_updates > 1,
+        "value_batch_size": value_batch_size is not None,
     }
     given = [name for name, is_given in wanting.items() if is_given]
     if given:
         raise ValueError(f"{' and '.join(given)} needs a learned critic: write baseline='value', or leave it out")
-
-
-def check_epochs(n_epochs: int, batch_size: int | None, normalize_advantage: bool) -> None:
-    """Refuse numbers of passes and of rows that make no gradient steps."""
-    check_positive_int("n_epochs", n_epochs)
-    check_positive_int("batch_size", batch_size, or_none=True)
-    if batch_size == 1 and normalize_advantage:
-        raise ValueError(
-            "normalize_advantage=True leaves nothing of minibatches of batch_size=1: write batch_size >= 2, None for "
-            "the whole batch, or normalize_advantage=False"
-        )
-
-
-def check_importance(
-    importance: str,
-    returns: str,
-    incomplete_episodes: str,
-    max_weight: float | None,
-    self_normalize: bool,
-    defensive_coef: float,
-    clip_range: object,
-    min_ess: float | None,
-    n_reused_batches: int,
-) -> None:
-    """Refuse importance weights out of range, and options that the level has no use for."""
-    check_choice("importance", importance, LEVELS)
-    check_positive("max_weight", max_weight, or_none="no limit")
-    if not is_number(defensive_coef) or not 0 <= defensive_coef < 1:
-        raise ValueError(f"defensive_coef must be a number in [0, 1), got {defensive_coef!r}")
-    if min_ess is not None and not (is_number(min_ess) and 0 < min_ess < 1):
-        raise ValueError(f"min_ess must be a fraction between 0 and 1, or None, got {min_ess!r}")
-    if not is_number(n_reused_batches) or n_reused_batches != 0:
-        check_positive_int("n_reused_batches", n_reused_batches)
-    tamed = {
-        f"max_weight={max_weight}": max_weight is not None,
-        "self_normalize=True": self_normalize,
-        f"defensive_coef={defensive_coef}": defensive_coef > 0,
-    }
-    others = tamed | {
-        f"min_ess={min_ess}": min_ess is not None,
-        f"n_reused_batches={n_reused_batches}": n_reused_batches > 0,
-    }
-    if importance == "none" and (given := " and ".join(name for name, is_given in others.items() if is_given)):
-        raise ValueError(f"{given} is about weights, and importance='none' has none: write importance='timestep'")
-    if clip_range is not None and importance != "timestep":
-        raise ValueError(
-            f"clip_range clips the ratio of a step, and importance={importance!r} has no such weight: write "
-            "importance='timestep', or max_weight instead of clip_range"
-        )
-    if clip_range is not None and (given := " and ".join(name for name, is_given in tamed.items() if is_given)):
-        raise ValueError(f"{given} and clip_range both bound the weights: leave one of them out (clip_range=None)")
-    if importance in EPISODE_LEVELS and incomplete_episodes not in ("carry", "drop"):
-        raise ValueError(
-            f"importance={importance!r} multiplies over whole episodes, and incomplete_episodes="
-            f"{incomplete_episodes!r} learns from parts: write incomplete_episodes='carry' (or 'drop'), or "
-            "importance='timestep'"
-        )
-    if importance == "per_decision" and returns != "reward_to_go":
-        raise ValueError(
-            f"importance='per_decision' weights each reward by itself, which returns={returns!r} leaves no room for: "
-            "write returns='reward_to_go' (baseline='value' may stay), or importance='trajectory'"
-        )
-
-
-def check_critic_of_ispg(
-    uses_critic: bool, value_learning_rate: object, clip_range_vf: object, n_reused_batches: int
-) -> None:
-    """Refuse a limit on a critic that is not learned, and past batches in the loss of one."""
-    if clip_range_vf is not None and not uses_critic:
-        raise ValueError("clip_range_vf needs a learned critic: write baseline='value', or leave it out")
-    if n_reused_batches > 0 and uses_critic and value_learning_rate is None:
-        raise ValueError(
-            f"n_reused_batches={n_reused_batches} would fit the critic, in a joint loss, to what old policies earned: "
-            "give it an optimizer of its own, which sees the newest batch alone (value_learning_rate=1e-3, say)"
-        )
-
-
-def check_trust_region(target_kl: float | None, kl_constraint: str, kl_coef: float) -> None:
-    """Refuse a trust region without a radius."""
-    check_choice("kl_constraint", kl_constraint, get_args(KLConstraint))
-    check_positive("target_kl", target_kl, or_none="no trust region")
-    if target_kl is None and kl_constraint != "stop":
-        raise ValueError(f"kl_constraint={kl_constraint!r} needs a bound: give target_kl (0.01, say)")
-    if not is_number(kl_coef) or not 0 < kl_coef < float("inf"):
-        raise ValueError(f"kl_coef must be a number > 0, got {kl_coef!r}")

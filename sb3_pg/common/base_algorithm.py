@@ -94,8 +94,9 @@ class PolicyGradientAlgorithm(Trainer):
         episode); ``rollout_buffer_kwargs=dict(cut_length=...)`` sets another length.
     :param bootstrap_truncated: at a time limit add gamma * V(terminal observation) (with a critic; Pardo et al. 2018).
         False: a time limit is the end of the task.
-    :param n_value_updates: steps of the critic's own optimizer per iteration
+    :param n_value_updates: passes of the critic's own optimizer over the batch per iteration
     :param value_learning_rate: its learning rate (or schedule); None: one joint loss and optimizer, as in A2C
+    :param value_batch_size: rows of each of its steps, drawn anew in each pass; None: all, so that a pass is a step
     :param micro_batch_size: rows per backward pass; the gradient of the batch is accumulated. (Batch normalisation sees
         each piece alone.) None: on the CPU 4,096, which its cache holds, without batch normalisation; else all at once.
     :param log_gradient_variance: log ``train/gradient_snr``, at the price of a backward pass an episode; of the
@@ -140,6 +141,7 @@ class PolicyGradientAlgorithm(Trainer):
         bootstrap_truncated: bool | None,
         n_value_updates: int | None,
         value_learning_rate: float | Schedule | None,
+        value_batch_size: int | None,
         micro_batch_size: int | None,
         log_gradient_variance: bool,
         gae_lambda: float = 1.0,
@@ -183,6 +185,7 @@ class PolicyGradientAlgorithm(Trainer):
         )
         self.bootstrap_truncated = defaults.bootstrap_truncated if bootstrap_truncated is None else bootstrap_truncated
         self.n_value_updates = defaults.n_value_updates if n_value_updates is None else n_value_updates
+        self.value_batch_size = value_batch_size
         self.micro_batch_size = micro_batch_size
         self.log_gradient_variance = log_gradient_variance
         if env is not None:
@@ -233,6 +236,7 @@ class PolicyGradientAlgorithm(Trainer):
             self.gae_lambda,
             self.max_grad_norm,
             self.n_value_updates,
+            self.value_batch_size,
             self.micro_batch_size,
             self.vf_coef,
         )
@@ -266,6 +270,7 @@ class PolicyGradientAlgorithm(Trainer):
             self.bootstrap_truncated,
             self.n_value_updates,
             self.value_learning_rate,
+            self.value_batch_size,
         )
 
     def _buffer_arguments(self) -> dict[str, Any]:

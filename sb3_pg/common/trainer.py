@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch as th
 from stable_baselines3.common.type_aliases import Schedule
@@ -14,13 +15,14 @@ from torch import nn
 
 from sb3_pg.data.batch import EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.data.distributed import all_sum, mean_and_std, shift_and_scale
-from sb3_pg.data.minibatches import CACHE_ROWS, Minibatch
+from sb3_pg.data.minibatches import CACHE_ROWS, Minibatch, whole_batch
 from sb3_pg.estimators import LossReduction, discount_factors, loss_divisor
+from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.rollout.collector import EpisodeCollector
 from sb3_pg.rollout.credit import advantages_of, baseline_of, returns_of, value_targets_of
 from sb3_pg.update.critic import ValueLoss, fit_critic, separate_critic
 from sb3_pg.update.episode_gradients import batch_snr, optimal_baseline
-from sb3_pg.update.gradient import Losses, Objective, PolicyLoss, accumulate_gradient
+from sb3_pg.update.gradient import Losses, Objective, Penalty, PolicyLoss, accumulate_gradient
 from sb3_pg.update.statistics import mean_episode_length, value_explained_variance, weight_statistics
 from sb3_pg.update.weighting import MAX_CARRIED_WEIGHT, carried_weights
 
@@ -42,6 +44,7 @@ class Trainer(EpisodeCollector):
     loss_reduction: LossReduction
     incomplete_episodes: IncompleteEpisodes
     n_value_updates: int
+    value_batch_size: int | None
     micro_batch_size: int | None
     log_gradient_variance: bool
     value_lr_schedule: Schedule
@@ -72,8 +75,13 @@ class Trainer(EpisodeCollector):
         if len(parts) == len(self._separated) and all(map(operator.is_, parts, self._separated)):
             return
         rate = self._now(self.value_lr_schedule)
-        self.value_optimizer = separate_critic(self.policy, rate, self.value_optimizer)
+        self.value_optimizer = separate_critic(self.policy, rate, self._make_value_optimizer, self.value_optimizer)
         self._separated = [self.policy, self.policy.optimizer, *self.policy.parameters()]
+
+    def _make_value_optimizer(self, parameters: list[nn.Parameter], learning_rate: float) -> th.optim.Optimizer:
+        """The critic's own: of the policy's kind."""
+        make = cast("Callable[..., th.optim.Optimizer]", self.policy.optimizer_class)
+        return make(parameters, lr=learning_rate, **self.policy.optimizer_kwargs)
 
     def _now(self, schedule: float | Schedule) -> float:
         """What a number or a schedule says at the progress made; read anew each time, since a callback may set it."""
@@ -134,15 +142,25 @@ class Trainer(EpisodeCollector):
         policy_loss: PolicyLoss,
         divisor: th.Tensor,
         value_loss: ValueLoss,
-        penalty: Callable[[slice | th.Tensor], th.Tensor] | None = None,
+        penalties: Mapping[str, Penalty] = MappingProxyType({}),
     ) -> Losses:
         """The gradient of the loss, into the parameters' ``.grad``: the policy's, the entropy's, a joint critic's."""
         self.policy.optimizer.zero_grad()
-        is_joint = self.uses_critic and self.value_optimizer is None
-        objective = Objective(
-            policy_loss, divisor, self._now(self.ent_coef), self.vf_coef, value_loss if is_joint else None, penalty
-        )
+        joint_loss = value_loss if self._has_joint_critic else None
+        objective = Objective(policy_loss, divisor, self._now(self.ent_coef), self.vf_coef, joint_loss, penalties)
         return accumulate_gradient(self.policy, batch, part, objective, self._rows_per_pass)
+
+    def _policy_loss(self, batch: EpisodeBatch, policy_loss: PolicyLoss, divisor: th.Tensor) -> float:
+        """The loss of the policy as it acts, less the entropy bonus, without a gradient."""
+        objective = Objective(policy_loss, divisor, self._now(self.ent_coef))
+        with th.no_grad(), evaluation_mode(self.policy):
+            losses = accumulate_gradient(self.policy, batch, whole_batch(batch), objective, self._rows_per_pass)
+        return losses.total.item()
+
+    @property
+    def _has_joint_critic(self) -> bool:
+        """Whether the critic is learned in one loss with the policy."""
+        return self.uses_critic and self.value_optimizer is None
 
     @property
     def _rows_per_pass(self) -> int | None:
@@ -154,10 +172,10 @@ class Trainer(EpisodeCollector):
         return None if normalizes else CACHE_ROWS
 
     def _fit_critic(self, batch: EpisodeBatch, value_loss: ValueLoss) -> dict[str, float]:
-        """The steps of the critic's own optimizer, if it has one; returns the loss before the last of them."""
+        """The passes of the critic's own optimizer, if it has one; returns the mean loss of the last of them."""
         if self.value_optimizer is None:
             return {}
-        args = (self.n_value_updates, self._rows_per_pass, self.max_grad_norm)
+        args = (self.n_value_updates, self.value_batch_size, self._rows_per_pass, self.max_grad_norm)
         return {"value_loss": fit_critic(self.policy, self.value_optimizer, batch, value_loss, *args)}
 
     # --- logging ---------------------------------------------------------------------------------------------------

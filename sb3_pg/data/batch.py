@@ -64,6 +64,9 @@ class EpisodeBatch:
     :param terminated: ``(n_episodes,)`` bool, the MDP ended.
     :param truncated: ``(n_episodes,)`` bool, a time limit ended the episode. Neither: the rollout's edge cut it.
     :param last_values: ``(n_episodes,)`` the worth of what follows the last row: 0 for nothing.
+    :param last_observations: ``(n_episodes, *obs_shape)`` what was observed there, or a dictionary of such; None unless
+        the buffer was asked to keep them
+    :param is_followed: ``(n_episodes,)`` bool, whether anything follows; None with ``last_observations``
     :param advantage_edit: what a callback made of the buffer's ``advantages``, None for nothing
     :param return_edit: what it made of the buffer's ``returns``
     :param value_edit: what it made of the buffer's ``values``, after the advantages were computed from them
@@ -82,6 +85,8 @@ class EpisodeBatch:
     terminated: th.Tensor
     truncated: th.Tensor
     last_values: th.Tensor
+    last_observations: Observations | None = None
+    is_followed: th.Tensor | None = None
     advantage_edit: Edit | None = None
     return_edit: Edit | None = None
     value_edit: Edit | None = None
@@ -157,10 +162,17 @@ def concatenate(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
     joined: dict[str, Any] = {"episodes": EpisodeIndex.from_lengths(lengths, first_step), "env": th.cat(envs)}
     joined["extras"] = joined_extras([one.extras for one in batches], [one.n_rows for one in batches])
     for name in FACTS:
-        values = [getattr(one, name) for one in batches]
-        is_dict = isinstance(values[0], dict)
-        joined[name] = {key: th.cat([v[key] for v in values]) for key in values[0]} if is_dict else th.cat(values)
+        joined[name] = _joined([getattr(one, name) for one in batches])
     return EpisodeBatch(**joined)
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Tensors, or dictionaries of them, one after the other; None if one is missing."""
+    if any(value is None for value in values):
+        return None
+    if isinstance(values[0], Mapping):
+        return {key: th.cat([value[key] for value in values]) for key in values[0]}
+    return th.cat(list(values))
 
 
 #: The fields that are laid out row after row or episode after episode, and nothing else.
@@ -174,6 +186,8 @@ FACTS = (
     "terminated",
     "truncated",
     "last_values",
+    "last_observations",
+    "is_followed",
 )
 
 

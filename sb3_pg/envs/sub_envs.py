@@ -7,14 +7,14 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorWrapper
+from sb3_contrib.common.maskable.utils import EXPECTED_METHOD_NAME
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 
-from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.envs.statistics import RECORDED, EpisodeStatistics
 
 #: Methods of a vector environment that return something for each of its environments: images, ``(n_envs, n)`` masks.
-OF_EACH = ("render", ACTION_MASKS)
+OF_EACH = ("render", EXPECTED_METHOD_NAME)
 
 
 class BatchedSubEnvs:

@@ -24,7 +24,13 @@ from sb3_pg.estimators.importance import (
     self_normalized,
 )
 from sb3_pg.estimators.reductions import LossReduction, loss_divisor
-from sb3_pg.estimators.returns import discount_factors, generalized_advantage, reward_to_go, total_return
+from sb3_pg.estimators.returns import (
+    discount_factors,
+    generalized_advantage,
+    reward_to_go,
+    total_return,
+    vtrace_advantage,
+)
 from sb3_pg.estimators.surrogates import clipped_surrogate, score_function_surrogate
 from sb3_pg.estimators.variance import gradient_snr, gradient_variance
 
@@ -61,4 +67,5 @@ __all__ = [
     "time_leave_one_out",
     "time_mean",
     "total_return",
+    "vtrace_advantage",
 ]

@@ -115,16 +115,19 @@ def segment_cumulative_sum(values: th.Tensor, episodes: EpisodeIndex) -> th.Tens
     return discounted_suffix_sum(values.flip(0), backwards, 1.0).flip(0)
 
 
-def discounted_suffix_sum(values: th.Tensor, episodes: EpisodeIndex, discount: float) -> th.Tensor:
+def discounted_suffix_sum(values: th.Tensor, episodes: EpisodeIndex, discount: float | th.Tensor) -> th.Tensor:
     """Discounted sum of what follows in the episode: y_t = x_t + discount * y_{t+1}, with y = 0 past its end.
 
     By recursive doubling (Hillis & Steele 1986): after pass k every row holds the sum of its next 2^k terms, so that
     log2(longest episode) passes over the flat batch do what a loop over time would.
 
     :param values: ``(n_rows,)`` x
+    :param discount: one for all rows, or ``(n_rows,)``: what y_{t+1} is multiplied by at row t
     :return: ``(n_rows,)`` y
     """
     check_rows("values", values, episodes.n_rows)
+    if isinstance(discount, th.Tensor):
+        return _suffix_sum_of_rows(values, episodes, discount)
     sums = values.clone()
     remaining = episodes.remaining
     span, factor, longest = 1, discount, int(episodes.lengths.max()) if episodes.n_episodes else 0
@@ -132,4 +135,17 @@ def discounted_suffix_sum(values: th.Tensor, episodes: EpisodeIndex, discount: f
         following = th.where(remaining[:-span] >= span, sums[span:], 0.0)
         sums = th.cat([sums[:-span] + factor * following, sums[-span:]])
         span, factor = 2 * span, factor * factor
+    return sums
+
+
+def _suffix_sum_of_rows(values: th.Tensor, episodes: EpisodeIndex, discounts: th.Tensor) -> th.Tensor:
+    """The same where each row has a discount of its own, whose products double with the sums."""
+    check_rows("discount", discounts, episodes.n_rows)
+    sums, factors, remaining = values.clone(), discounts.to(values.dtype), episodes.remaining
+    span, longest = 1, int(episodes.lengths.max()) if episodes.n_episodes else 0
+    while span < longest:
+        follows = remaining[:-span] >= span
+        sums = th.cat([sums[:-span] + th.where(follows, factors[:-span] * sums[span:], 0.0), sums[-span:]])
+        factors = th.cat([th.where(follows, factors[:-span] * factors[span:], 0.0), factors[-span:]])
+        span *= 2
     return sums

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch as th
 
 from sb3_pg.estimators.episodes import EpisodeIndex, check_rows, discounted_suffix_sum, segment_sum
+from sb3_pg.estimators.importance import importance_weights
 
 
 def discount_factors(episodes: EpisodeIndex, gamma: float, dtype: th.dtype | None = None) -> th.Tensor:
@@ -71,6 +72,41 @@ def generalized_advantage(
     rewards = _with_last_values(rewards, episodes, gamma, last_values)
     next_values = th.where(episodes.remaining > 0, values.roll(-1), 0.0)
     return discounted_suffix_sum(rewards + gamma * next_values - values, episodes, gamma * gae_lambda)
+
+
+def vtrace_advantage(
+    rewards: th.Tensor,
+    values: th.Tensor,
+    log_ratios: th.Tensor,
+    episodes: EpisodeIndex,
+    gamma: float,
+    gae_lambda: float,
+    last_values: th.Tensor | None = None,
+    max_ratio: float = 1.0,
+) -> th.Tensor:
+    """A[i,t] = sum_l (gamma lambda)^l c[i,t+1] ... c[i,t+l] delta[i,t+l], with c = min(max_ratio, rho).
+
+    The advantage of one policy from what another did: V-trace (Espeholt et al. 2018, "IMPALA", arXiv 1802.01561) with
+    GAE's lambda, as reuse of past batches needs it (Queeney, Paschalidis & Cassandras 2021, "Generalized proximal
+    policy optimization", arXiv 2111.00072). The row's own ratio is no part of it: it weighs the row in the loss. With
+    ratios of 1 it is :func:`generalized_advantage`; with lambda = 1 and no limit its expectation given (s, a) is
+    Q(s, a) - V(s) of the policy in the ratios' numerator, whatever V is.
+
+    :param rewards: ``(n_rows,)``
+    :param values: ``(n_rows,)`` V(s[i,t])
+    :param log_ratios: ``(n_rows,)`` log rho = log pi(a|s) - log pi_behaviour(a|s)
+    :param last_values: ``(n_episodes,)``; 0 if None.
+    :param max_ratio: where a ratio is truncated: less noise, and the advantage of a policy between the two
+    :return: ``(n_rows,)``
+    :raises ValueError: for a ``max_ratio`` that is not above 0
+    """
+    check_rows("values", values, episodes.n_rows)
+    check_rows("log_ratios", log_ratios, episodes.n_rows)
+    rewards = _with_last_values(rewards, episodes, gamma, last_values)
+    follows = episodes.remaining > 0
+    deltas = rewards + gamma * th.where(follows, values.roll(-1), 0.0) - values
+    ratios = importance_weights(log_ratios.to(rewards.dtype), max_ratio)
+    return discounted_suffix_sum(deltas, episodes, gamma * gae_lambda * th.where(follows, ratios.roll(-1), 0.0))
 
 
 def _with_last_values(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import math
 import pathlib
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,44 +12,34 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_pg.common.arguments import (
-    VALUE_LEARNING_RATE,
-    check_critic_of_ispg,
-    check_epochs,
-    check_importance,
-    check_switches,
-    check_trust_region,
-)
-from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.common.arguments import VALUE_LEARNING_RATE, check_switches
+from sb3_pg.data.batch import Baseline, Credit, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_positive, check_schedule
-from sb3_pg.data.distributed import all_sum
-from sb3_pg.data.minibatches import Minibatch, minibatches, whole_batch
 from sb3_pg.estimators import (
     EPISODE_LEVELS,
     Importance,
     LossReduction,
     clipped_surrogate,
-    effective_sample_size,
     log_ratio,
-    overflow_limit,
     score_function_surrogate,
 )
-from sb3_pg.off_policy_ispg.update import ScoreWeights, Step, Update, mean_of
-from sb3_pg.policies.divergence import Divergence
-from sb3_pg.policies.evaluation import wants_whole_episodes
+from sb3_pg.off_policy_ispg.arguments import (
+    ReusedAdvantages,
+    check_critic_of_ispg,
+    check_epochs,
+    check_importance,
+    check_reuse,
+    check_trust_region,
+)
+from sb3_pg.off_policy_ispg.trainer import ImportanceTrainer
+from sb3_pg.off_policy_ispg.update import ScoreWeights, Step, mean_of
 from sb3_pg.policies.maskable import PolicyClass
-from sb3_pg.policies.parameters import own_parameters_of_critic
-from sb3_pg.policies.passes import all_log_probs
-from sb3_pg.update.critic import ValueLoss
 from sb3_pg.update.guard import guarded_clip
 from sb3_pg.update.history import BatchHistory, load_history, save_history
-from sb3_pg.update.statistics import weight_statistics
-from sb3_pg.update.trust_region import KLConstraint, TrustRegion
-from sb3_pg.update.weighting import MAX_CARRIED_WEIGHT, WeightedSample, Weighting, current_log_prob
+from sb3_pg.update.trust_region import KLConstraint
 
 
-class OffPolicyISPG(PolicyGradientAlgorithm):
+class OffPolicyISPG(ImportanceTrainer):
     """Several gradient steps on every batch, by importance weights and within a trust region.
 
     ``importance="timestep"`` follows the surrogate of TRPO and PPO (Schulman et al. 2015, 2017), ``"trajectory"`` and
@@ -94,9 +81,13 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
     :param defensive_coef: alpha of p / ((1 - alpha) q + alpha p), which is never above 1 / alpha; 0 for none
     :param min_ess: no further step once the effective sample size is below this fraction of the rows; the first step
         of an update is always taken
-    :param n_reused_batches: how many past batches each update uses again, with the returns and values that they were
-        collected with. Behind a VecNormalize their observations and rewards keep the statistics of their time: the
-        policy is asked about the very numbers that its predecessor saw. See :meth:`save_replay_buffer`.
+    :param n_reused_batches: how many past batches each update uses again. Behind a VecNormalize their observations and
+        rewards keep the statistics of their time: the policy is asked about the very numbers that its predecessor saw.
+        See :meth:`save_replay_buffer`.
+    :param reused_advantages: of those, ``"stored"``: what they were credited with when they were new, and the critic is
+        fitted to the newest batch alone; ``"vtrace"``: what today's policy would earn from there, by today's critic
+        (Espeholt et al. 2018; Queeney et al. 2021), and the critic is fitted to all batches, each row with its weight
+    :param vtrace_max_ratio: where V-trace truncates the ratios of later steps; None for no limit
     """
 
     def __init__(
@@ -128,6 +119,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         defensive_coef: float = 0.0,
         min_ess: float | None = None,
         n_reused_batches: int = 0,
+        reused_advantages: ReusedAdvantages = "stored",
+        vtrace_max_ratio: float | None = 1.0,
         n_episodes: int | None = None,
         returns: Returns | None = None,
         baseline: str | float | Baseline = "value",
@@ -137,6 +130,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         bootstrap_truncated: bool | None = None,
         n_value_updates: int | None = None,
         value_learning_rate: float | Schedule | None = VALUE_LEARNING_RATE,
+        value_batch_size: int | None = None,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
         stats_window_size: int = 100,
@@ -176,6 +170,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             bootstrap_truncated=bootstrap_truncated,
             n_value_updates=n_value_updates,
             value_learning_rate=value_learning_rate,
+            value_batch_size=value_batch_size,
             micro_batch_size=micro_batch_size,
             log_gradient_variance=log_gradient_variance,
             stats_window_size=stats_window_size,
@@ -199,6 +194,8 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         self.defensive_coef = defensive_coef
         self.min_ess = min_ess
         self.n_reused_batches = n_reused_batches
+        self.reused_advantages: ReusedAdvantages = reused_advantages
+        self.vtrace_max_ratio = vtrace_max_ratio
         #: The batches that are used again.
         self.replay_buffer = BatchHistory(0)
         if _init_setup_model:
@@ -237,7 +234,14 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
             self.n_reused_batches,
         )
         check_critic_of_ispg(self.uses_critic, self.value_learning_rate, self.clip_range_vf, self.n_reused_batches)
+        check_reuse(
+            self.reused_advantages, self.vtrace_max_ratio, self.n_reused_batches, self.importance, self.uses_critic
+        )
         check_trust_region(self.target_kl, self.kl_constraint, self.kl_coef)
+
+    def _buffer_arguments(self) -> dict[str, Any]:
+        own = super()._buffer_arguments()
+        return own | {"keep_last_observations": True} if own and self.reused_advantages == "vtrace" else own
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "replay_buffer"]
@@ -269,7 +273,7 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         credit = Credit(returns, advantages, self._value_targets(batch, returns))
         update = self._begin(batch, credit)
         clip_range, clip_range_vf = self._clip_range(self.clip_range), self._clip_range(self.clip_range_vf)
-        value_loss = ValueLoss(credit.value_targets, batch.old_values, clip_range_vf)
+        value_batch, value_loss = self._value_loss(update, batch, credit, clip_range_vf)
 
         def policy_loss(weights: ScoreWeights, log_prob: th.Tensor, rows: slice) -> th.Tensor:
             if clip_range is None:
@@ -281,124 +285,12 @@ class OffPolicyISPG(PolicyGradientAlgorithm):
         self.policy.set_training_mode(True)
         for part, log_probs in self._parts(update):
             weights = ScoreWeights(update, part, log_probs)
-            loss, penalty = partial(policy_loss, weights), update.region.penalty
-            losses = self._gradient(update.sample.batch, part, loss, weights.divisor, value_loss, penalty)
+            loss, penalties = partial(policy_loss, weights), update.region.penalties
+            losses = self._gradient(update.sample.batch, part, loss, weights.divisor, value_loss, penalties)
             steps.append(Step(losses, guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)))
             if len(steps) == 1:
                 # Before the actor's first step: a critic's loss that is not finite finds the actor unchanged
-                statistics |= self._fit_critic(batch, value_loss)
+                statistics |= self._fit_critic(value_batch, value_loss)
             update.is_over = not update.region.step(self.policy.optimizer)
         statistics = mean_of(steps) | statistics | self._statistics_after(update)
         self._finish_update(batch, statistics, update.n_epochs)
-
-    def _begin(self, batch: EpisodeBatch, credit: Credit) -> Update:
-        """Join the past batches with the newest, and remember the policy as it is."""
-        rows = self._rows_per_pass
-        log_prob = current_log_prob(self.policy, batch, rows)
-        sample = self.replay_buffer.sample(batch, credit, log_prob, self.policy, self._weighting, rows)
-        is_joint = self.uses_critic and self.value_optimizer is None
-        halves = self.kl_constraint == "backtrack" and self.target_kl is not None
-        region = TrustRegion(
-            self.target_kl,
-            self.kl_constraint,
-            self.kl_coef,
-            Divergence(self.policy, sample.batch, rows),
-            whole_batch(batch),
-            own_parameters_of_critic(self.policy) if is_joint and halves else (),
-        )
-        return Update(sample, self._weighting, region, self._divisor(batch, sample.batch))
-
-    @property
-    def _weighting(self) -> Weighting:
-        gamma = self.rollout_buffer.gamma
-        return Weighting(
-            self.importance,
-            gamma,
-            # PPO's objective bounds the ratio to the policy of now; this one is of the steps that older ones sampled
-            max_weight=MAX_CARRIED_WEIGHT if self.clip_range is not None else self.max_weight or math.inf,
-            defensive_coef=self.defensive_coef,
-            self_normalize=self.self_normalize,
-            normalize_advantage=self.normalize_advantage,
-            discount=gamma if self.discount_gradient else None,
-        )
-
-    def _optimal_weights(self, batch: EpisodeBatch, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """As the score of a step of this batch alone is multiplied at the beginning of the update."""
-        log_prob, everything = current_log_prob(self.policy, batch, self._rows_per_pass), whole_batch(batch)
-        weighting = dataclasses.replace(self._weighting, normalize_advantage=False)
-
-        def weights(credit: Credit) -> th.Tensor:
-            sample = WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob)
-            ratios = weighting.normalized(weighting.bounded(sample, everything, log_prob), everything)
-            return weighting.weighted(sample, everything, ratios)
-
-        with_returns = weights(Credit(returns, returns, returns))
-        # The weights are linear in the baseline, of which a 1 at every step takes away what it is multiplied by
-        return with_returns, with_returns - weights(Credit(returns, returns - 1.0, returns))
-
-    def _statistics_before(self, update: Update, batch: EpisodeBatch, advantages: th.Tensor) -> dict[str, float]:
-        statistics = self._batch_statistics(batch, advantages)
-        if self.log_gradient_variance:
-            sample = update.sample
-            weights = update.weights(whole_batch(sample.batch), sample.log_prob)
-            statistics |= self._signal_to_noise(sample.batch, weights)
-        return statistics
-
-    def _parts(self, update: Update) -> Iterator[tuple[Minibatch, th.Tensor | None]]:
-        """The rows of one gradient step after the other, until the policy has gone far enough.
-
-        With the log-probs of its rows, where all must be there before the first piece's backward pass.
-        """
-        is_first = True
-        whole_episodes = update.weighting.whole_episodes or wants_whole_episodes(self.policy)
-        for epoch in range(1, self.n_epochs + 1):
-            for part in minibatches(update.sample.batch, self.batch_size, whole_episodes):
-                log_probs = self._log_probs_beforehand(update, part)
-                if update.is_over or not (is_first or self._may_go_on(update, part, log_probs)):
-                    return
-                is_first = False
-                update.n_epochs = epoch
-                yield part, log_probs
-
-    def _log_probs_beforehand(self, update: Update, part: Minibatch) -> th.Tensor | None:
-        in_pieces = self._rows_per_pass is not None and part.n_rows > self._rows_per_pass
-        if not (in_pieces and update.weighting.mixes_rows) and self.min_ess is None:
-            return None
-        return all_log_probs(self.policy, update.sample.batch, part, self._rows_per_pass)
-
-    def _may_go_on(self, update: Update, part: Minibatch, log_probs: th.Tensor | None) -> bool:
-        """Whether the policy is still near enough for a step on this part."""
-        if self.min_ess is not None and log_probs is not None:
-            if effective_sample_size(update.ratios(part, log_probs), all_sum).item() < self.min_ess:
-                return False
-        return not update.region.must_stop(part)
-
-    def _clip_range(self, schedule: float | Schedule | None) -> float | None:
-        return None if schedule is None else self._now(schedule)
-
-    def _statistics_after(self, update: Update) -> dict[str, float]:
-        """How far the update went, and what that makes of the penalty's coefficient."""
-        sample, everything = update.sample, whole_batch(update.sample.batch)
-        self.policy.set_training_mode(False)
-        log_prob = all_log_probs(self.policy, sample.batch, everything, self._rows_per_pass)
-        bounded = update.weighting.bounded(sample, everything, log_prob)
-        weights, is_clipped = update.weighting.normalized(bounded, everything), update.weighting.is_clipped(bounded)
-        statistics: dict[str, float] = {"epochs": update.n_epochs}
-        clip_range = self._clip_range(self.clip_range)
-        if clip_range is not None:
-            statistics["clip_range"] = clip_range
-            is_clipped = (log_prob - sample.log_prob).expm1().abs() > clip_range
-        if bounded.max().log().item() > overflow_limit(bounded.dtype) - 1e-3:
-            self._warn_once(
-                f"An importance weight overflowed and was truncated at {bounded.max().item():.1e}: few steps make the "
-                "estimate. Set max_weight, lower the learning rate, or write importance='timestep'."
-            )
-        kl = update.region.measure()
-        self.kl_coef = update.region.adapted_coef(kl)
-        return statistics | weight_statistics(weights, is_clipped) | {"approx_kl": kl, "kl_coef": self.kl_coef}
-
-    @property
-    def _logged(self) -> list[str]:
-        keys = [*super()._logged, "approx_kl", "epochs"]
-        keys += ["kl_coef"] if self.kl_constraint == "penalty" else []
-        return keys + (["clip_range"] if self.clip_range is not None else [])

@@ -16,9 +16,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_pg.data.batch import EpisodeBatch, Steps
-from sb3_pg.data.minibatches import Minibatch
+from sb3_pg.data.minibatches import Minibatch, whole_batch
 from sb3_pg.policies.actor import WithoutCritic
-from sb3_pg.policies.contexts import distribution_left_alone
+from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
 from sb3_pg.policies.evaluation import evaluate_actions, pieces_for, predict_values
 from sb3_pg.policies.stock import is_stock, layers, log_prob_and_entropy
 
@@ -70,6 +70,14 @@ def all_log_probs(
     with th.no_grad(), distribution_left_alone(policy):
         log_probs = [passes.evaluate(batch.at(rows))[1] for _, rows in pieces_for(policy, part, micro_batch_size)]
     return th.cat(log_probs)
+
+
+def all_values(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None) -> th.Tensor:
+    """``(n_rows,)`` the critic's values of a batch's observations, in evaluation mode, without a gradient."""
+    passes = Passes(policy, batch.n_rows, micro_batch_size, known_to_sb3=False)
+    with th.no_grad(), evaluation_mode(policy):
+        pieces = pieces_for(policy, whole_batch(batch), micro_batch_size)
+        return th.cat([passes.values(batch.at(rows)).flatten() for _, rows in pieces])
 
 
 def _through(net: nn.Sequential, head: nn.Module, observations: th.Tensor) -> th.Tensor:

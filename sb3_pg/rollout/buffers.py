@@ -6,7 +6,7 @@ themselves. Stock PPO and A2C read SB3's ``advantages`` and ``returns``, which a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from typing import Any, get_args
 
 import numpy as np
@@ -16,11 +16,11 @@ from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_pg.data.batch import Baseline, Edit, EpisodeBatch, IncompleteEpisodes, Observations, Returns
-from sb3_pg.data.checks import check_choice, check_positive_int, is_number
-from sb3_pg.data.extras import absent
+from sb3_pg.data.checks import check_bool, check_choice, check_positive_int, is_number
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex
 from sb3_pg.rollout.columns import ColumnsOnDemand
 from sb3_pg.rollout.credit import credit_of
+from sb3_pg.rollout.recording import StepRecorder
 from sb3_pg.rollout.running import FoundEpisodes, Running
 from sb3_pg.rollout.timeline import EXTRA, Timeline, by_time
 
@@ -29,7 +29,7 @@ BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES)
 MIN_CUT_LENGTH = 10_000
 
 
-class EpisodeRolloutBuffer(ColumnsOnDemand):
+class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
     """A rollout buffer that keeps rewards raw, remembers unfinished episodes and computes Monte-Carlo advantages.
 
     In stock PPO or A2C it replaces GAE::
@@ -55,6 +55,8 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         wait for their end, whatever ``incomplete_episodes`` says.
     :param cut_length: an episode that waits is cut once it has this many steps: the rest is worth the critic's value,
         nothing without a critic, and then counts as an episode. None: ten rollouts, and 10,000 steps at least.
+    :param keep_last_observations: keep what was observed after an episode's last step, where something follows, so that
+        its value can be asked for again; as much memory as the observations
     :raises ValueError: for an unknown name
     """
 
@@ -72,6 +74,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         incomplete_episodes: IncompleteEpisodes = "bootstrap",
         episodes_per_env: int | None = None,
         cut_length: int | None = None,
+        keep_last_observations: bool = False,
     ):
         check_choice("returns", returns, get_args(Returns))
         check_choice("incomplete_episodes", incomplete_episodes, get_args(IncompleteEpisodes))
@@ -85,9 +88,9 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         self.baseline = baseline
         self.incomplete_episodes = incomplete_episodes
         self.episodes_per_env = episodes_per_env
+        check_bool("keep_last_observations", keep_last_observations)
+        self.keep_last_observations = keep_last_observations
         self.cut_length = max(10 * buffer_size, MIN_CUT_LENGTH) if cut_length is None else cut_length
-        #: Whether values and log-probs may follow the steps: not where a subclass has its own :meth:`add`.
-        self.takes_facts = type(self).add is EpisodeRolloutBuffer.add and not isinstance(observation_space, spaces.Dict)
         self._running = Running.nothing(n_envs)
         # Of each environment, step by step: episodes finished, whether the running one was seen from its beginning
         self._finished, self._seen_from_start = self._running.finished, self._running.seen_from_start
@@ -106,11 +109,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             self._read(self._found.timeline)
             self._running = self._found.running(self._seen_from_start)
         self._found, self.shown = None, None
-        self._extras: dict[str, np.ndarray] = {}
         super().reset()
-        shape = (self.buffer_size, self.n_envs)
-        self.truncated = np.zeros(shape, dtype=bool)
-        self.terminal_values = np.zeros(shape, dtype=np.float32)
         self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
 
     def forget(self) -> None:
@@ -129,94 +128,6 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
     def quota_filled(self) -> bool:
         """True once every environment has finished its ``episodes_per_env`` episodes; never without such a number."""
         return self.episodes_per_env is not None and bool((self._finished >= self.episodes_per_env).all())
-
-    # --- facts in --------------------------------------------------------------------------------------------------
-
-    def add(
-        self,
-        obs: np.ndarray | dict[str, np.ndarray],
-        action: np.ndarray,
-        reward: np.ndarray,
-        episode_start: np.ndarray,
-        value: th.Tensor,
-        log_prob: th.Tensor,
-    ) -> None:
-        """As in SB3. A step that ended episodes is followed by :meth:`add_episode_ends`."""
-        if self.pos == 0:
-            self._seen_from_start |= np.asarray(episode_start, dtype=bool)
-        super().add(obs, action, reward, episode_start, value, log_prob)  # type: ignore[arg-type]
-
-    def begin_step(self, obs: np.ndarray | dict[str, np.ndarray]) -> None:
-        """Note what the next step is taken at, before it is: an environment may write the next into the same arrays.
-
-        :param obs: ``(n_envs, *obs_shape)``, or a dictionary of such
-        """
-        if self.takes_facts:
-            self.observations[self.pos] = obs.reshape(self.n_envs, *self.obs_shape)  # type: ignore[union-attr]
-        else:
-            is_dict = isinstance(obs, dict)
-            self._noted = {key: np.array(value) for key, value in obs.items()} if is_dict else np.array(obs)  # type: ignore[union-attr]
-
-    def add_extras(self, extras: Mapping[str, np.ndarray]) -> None:
-        """Note what the policy is told of the next step beside its observations.
-
-        :param extras: name -> ``(n_envs, ...)``, of the same shape and type at all steps of a rollout that have it
-        """
-        for name, values in extras.items():
-            if name not in self._extras:
-                self._extras[name] = np.full((self.buffer_size, *values.shape), absent(name), dtype=values.dtype)
-            self._extras[name][self.pos] = values
-
-    def end_step(
-        self,
-        action: np.ndarray,
-        reward: np.ndarray,
-        episode_start: np.ndarray,
-        value: th.Tensor | None,
-        log_prob: th.Tensor | None,
-    ) -> None:
-        """Add the step. Where the buffer :attr:`takes_facts`, values and log-probs follow with :meth:`add_evaluation`.
-
-        A step that ended episodes is followed by :meth:`add_episode_ends`.
-        """
-        if not self.takes_facts:
-            self.add(self._noted, action, reward, episode_start, value, log_prob)  # type: ignore[arg-type]
-            return
-        pos = self.pos
-        if pos == 0:
-            self._seen_from_start |= np.asarray(episode_start, dtype=bool)
-        self.actions[pos] = action.reshape(self.n_envs, self.action_dim)
-        self.rewards[pos] = reward
-        self.episode_starts[pos] = episode_start
-        self.pos = pos + 1
-        self.full = self.pos == self.buffer_size
-
-    def add_evaluation(self, values: th.Tensor, log_probs: th.Tensor) -> None:
-        """Values and log-probs of all steps so far, under the policy that drew them.
-
-        :param values: ``(n_rows,)``, step after step
-        :param log_probs: ``(n_rows,)``
-        """
-        shape = (self.pos, self.n_envs)
-        self.values[: self.pos] = values.cpu().numpy().reshape(shape)
-        self.log_probs[: self.pos] = log_probs.cpu().numpy().reshape(shape)
-
-    def observations_since(self, step: int) -> th.Tensor:
-        """``(n_rows, *obs_shape)`` those of the steps from one on, step after step."""
-        observations = self.observations[step : self.pos]
-        return self._tensor(observations.reshape(-1, *self.obs_shape))
-
-    def add_episode_ends(self, envs: np.ndarray, truncated: np.ndarray, terminal_values: np.ndarray) -> None:
-        """Note how the episodes ended that the step just added was the last of.
-
-        :param envs: ``(n,)`` indices of the environments that are done
-        :param truncated: ``(n,)`` bool, True where a time limit ended the episode and the MDP did not
-        :param terminal_values: ``(n,)`` value of what would have followed, 0 for nothing
-        """
-        self.truncated[self.pos - 1, envs] = truncated
-        self.terminal_values[self.pos - 1, envs] = terminal_values
-        self._finished[envs] += self._seen_from_start[envs]
-        self._seen_from_start[envs] = True
 
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         """Find the episodes of the rollout; a second call, after ``rewards`` were edited, begins anew.
@@ -243,6 +154,9 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         done = np.concatenate([starts[1:], dones[None]])
         starts[0] |= self._running.resumes
         fields = {name: getattr(self, name)[: self.pos] for name in ("truncated", "terminal_values")}
+        if self.keep_last_observations:
+            fields["is_followed"] = self.is_followed[: self.pos]
+            fields |= {_LAST + key: array[: self.pos] for key, array in self.last_observations.items()}
         # As they are now: an edit counts by computing the returns again, as in SB3
         fields |= {name: self._column_by_time(name).copy() for name in ("rewards", "values")}
         fields |= {"start": starts, "done": done, "step": self._steps(starts)}
@@ -253,11 +167,9 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
 
         Edited columns go with a row, also into the rollout in which it is used.
         """
-        arrays: Any = self.observations
         shapes: Any = self.obs_shape
-        if not isinstance(arrays, dict):
-            arrays, shapes = {"": arrays}, {"": shapes}
-        for key, array in arrays.items():
+        shapes = shapes if isinstance(shapes, dict) else {"": shapes}
+        for key, array in self._observation_arrays().items():
             timeline.add(_OBSERVATION + key, self._by_time("observations", array, shapes[key]))
         timeline.add("actions", self._by_time("actions", self.actions, (self.action_dim,)))
         timeline.add("log_probs", self._column_by_time("log_probs"))
@@ -331,14 +243,22 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
             terminated=self._tensor(done & ~truncated),
             truncated=self._tensor(done & truncated),
             last_values=self._tensor(np.where(done, terminal, follows).astype(np.float32)),
+            **self._what_follows(found.timeline, last, done),
             advantage_edit=edit("advantages"),
             return_edit=edit("returns"),
             value_edit=edit("values"),
             extras={name: take(EXTRA + name) for name in self._extras},
         )
 
-    def _tensor(self, array: np.ndarray) -> th.Tensor:
-        return th.as_tensor(array, device=self.device)
+    def _what_follows(self, timeline: Timeline, last: np.ndarray, done: np.ndarray) -> dict[str, Any]:
+        """The observations after some last rows, and whether their value counts; nothing if they are not kept."""
+        if not self.keep_last_observations:
+            return {}
+        take_last = timeline.taker(last)
+        is_dict = isinstance(self.observations, dict)
+        parts = {key: self._tensor(take_last(_LAST + key)) for key in self._observation_arrays()}
+        counts = take_last("is_followed") & (done | (self.incomplete_episodes != "truncate"))
+        return {"last_observations": parts if is_dict else parts[""], "is_followed": self._tensor(counts)}
 
     def _observations(self, take: Callable[[str], th.Tensor]) -> Observations:
         if isinstance(self.observations, dict):
@@ -388,7 +308,7 @@ class EpisodeRolloutBuffer(ColumnsOnDemand):
         return super().get(batch_size)
 
 
-_OBSERVATION = "observation/"
+_OBSERVATION, _LAST = "observation/", "last observation/"
 _SHOWN, _NOW = "shown/", "now/"
 
 

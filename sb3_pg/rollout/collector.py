@@ -98,6 +98,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
             actor.follow(self.policy)
 
         actor.finish()
+        self._keep_edge(buffer)
         buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
         self.logger.record("rollout/episodes", buffer.n_episodes_ended)
         self.logger.record("rollout/carried_steps", buffer.carried_steps)
@@ -182,6 +183,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
                 terminal_obs, _ = self.policy.obs_to_tensor(last_obs)
                 with th.no_grad():
                     values[idx] = self.policy.predict_values(terminal_obs).item()
+                self.rollout_buffer.keep_last_observation(envs[[idx]], [last_obs])
         return truncated, values
 
     def _warn_once(self, message: str) -> None:
@@ -195,6 +197,14 @@ class EpisodeCollector(OnPolicyAlgorithm):
         ):
             frame, level = frame.f_back, level + 1
         warnings.warn(message, UserWarning, stacklevel=level)
+
+    def _keep_edge(self, buffer: EpisodeRolloutBuffer) -> None:
+        """Have the buffer keep what the episodes that go on have observed last."""
+        if buffer.keep_last_observations:
+            envs, last_obs = np.flatnonzero(np.logical_not(self._last_episode_starts)), self._last_obs  # type: ignore[arg-type]
+            parts: Any = last_obs if isinstance(last_obs, dict) else {"": last_obs}
+            observed = [{key: part[env] for key, part in parts.items()} for env in envs]
+            buffer.keep_last_observation(envs, observed)
 
     def _edge_values(self) -> th.Tensor:
         """``(n_envs,)`` the critic's value of what follows the rollout, 0 without a critic."""

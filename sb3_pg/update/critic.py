@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 
 from sb3_pg.data.batch import EpisodeBatch
-from sb3_pg.data.minibatches import whole_batch
-from sb3_pg.policies.evaluation import pieces_for
+from sb3_pg.data.minibatches import minibatches
+from sb3_pg.policies.evaluation import pieces_for, wants_whole_episodes
 from sb3_pg.policies.parameters import own_parameters_of_critic
 from sb3_pg.policies.passes import Passes
 from sb3_pg.update.guard import guarded_clip
@@ -28,11 +27,13 @@ class ValueLoss:
     :param targets: ``(n_rows,)`` what the critic should say
     :param before: ``(n_rows,)`` what it said at collection
     :param clip_range: most that a value counts as having moved from there, as in SB3's PPO; None for any
+    :param weights: ``(n_rows,)`` of each row's error; None: 1
     """
 
     targets: th.Tensor
     before: th.Tensor
     clip_range: float | None = None
+    weights: th.Tensor | None = None
 
     def __call__(self, values: th.Tensor, rows: slice | th.Tensor) -> th.Tensor:
         """:param values: ``(n,)`` or ``(n, 1)`` the critic's values of those rows"""
@@ -40,19 +41,29 @@ class ValueLoss:
         if self.clip_range is not None:
             before = self.before[rows]
             values = before + (values - before).clamp(-self.clip_range, self.clip_range)
+        if self.weights is not None:
+            return (self.weights[rows] * (values - self.targets[rows]).square()).sum()
         return F.mse_loss(values, self.targets[rows], reduction="sum")
 
 
+#: From parameters and a learning rate to an optimizer.
+MakeOptimizer = Callable[[list[th.nn.Parameter], float], th.optim.Optimizer]
+
+
 def separate_critic(
-    policy: ActorCriticPolicy, value_learning_rate: float, before: th.optim.Optimizer | None = None
+    policy: ActorCriticPolicy,
+    value_learning_rate: float,
+    make: MakeOptimizer,
+    before: th.optim.Optimizer | None = None,
 ) -> th.optim.Optimizer:
     """Give the critic's own parameters an optimizer of their own; what the actor uses stays with the policy's.
 
     The policy's optimizer stays the object that it is, whoever made it. Adam and AdamW step for all parameters at once,
     unless it was said how they are to.
 
+    :param make: makes the critic's optimizer
     :param before: the critic's optimizer until now, which stays if it has these very parameters
-    :return: the critic's optimizer, of the policy's class
+    :return: the critic's optimizer
     :raises ValueError: if there are no parameters that the critic alone uses
     """
     own = own_parameters_of_critic(policy)
@@ -65,8 +76,7 @@ def separate_critic(
     _fuse(policy.optimizer, policy.device)
     if before is not None and {parameter for group in before.param_groups for parameter in group["params"]} == set(own):
         return before
-    make = cast("Callable[..., th.optim.Optimizer]", policy.optimizer_class)
-    optimizer = make(own, lr=value_learning_rate, **policy.optimizer_kwargs)
+    optimizer = make(own, value_learning_rate)
     _fuse(optimizer, policy.device)
     return optimizer
 
@@ -94,24 +104,30 @@ def fit_critic(
     batch: EpisodeBatch,
     value_loss: ValueLoss,
     n_updates: int,
+    batch_size: int | None,
     micro_batch_size: int | None,
     max_grad_norm: float | None,
 ) -> float:
-    """Steps of the critic's own optimizer, each on the whole batch; frozen parameters stay as they are.
+    """Passes of the critic's own optimizer over the batch; frozen parameters stay as they are.
 
-    :return: the loss before the last of them
+    :param n_updates: how many passes
+    :param batch_size: rows of a step, drawn anew in each pass; None: a pass is one step on all of them
+    :return: the mean loss of a row in the last pass, each before the step that it was part of
     """
-    loss = th.zeros((), device=batch.rewards.device)
+    mean_loss = th.zeros((), device=batch.rewards.device)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     passes = Passes(policy, batch.n_rows, micro_batch_size, known_to_sb3=False)
     for _ in range(n_updates):
-        optimizer.zero_grad()
-        loss = th.zeros_like(loss)
-        for _, rows in pieces_for(policy, whole_batch(batch), micro_batch_size):
-            part = value_loss(passes.values(batch.at(rows)), rows) / batch.n_rows
-            if parameters and part.requires_grad:
-                part.backward(inputs=parameters)  # not into features that are the actor's to learn
-            loss += part.detach()
-        guarded_clip(optimizer, loss, max_grad_norm)
-        optimizer.step()
-    return loss.item()
+        mean_loss = th.zeros_like(mean_loss)
+        for step in minibatches(batch, batch_size, wants_whole_episodes(policy)):
+            optimizer.zero_grad()
+            loss = th.zeros_like(mean_loss)
+            for _, rows in pieces_for(policy, step, micro_batch_size):
+                piece = value_loss(passes.values(batch.at(rows)), rows) / step.n_rows
+                if parameters and piece.requires_grad:
+                    piece.backward(inputs=parameters)  # not into features that are the actor's to learn
+                loss += piece.detach()
+            guarded_clip(optimizer, loss, max_grad_norm)
+            optimizer.step()
+            mean_loss += loss * step.n_rows / batch.n_rows
+    return mean_loss.item()

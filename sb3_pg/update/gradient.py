@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -17,6 +17,8 @@ from sb3_pg.update.critic import ValueLoss
 
 #: From the log-probs of some rows, and where they are in the minibatch, to their share of the policy's loss.
 PolicyLoss = Callable[[th.Tensor, slice], th.Tensor]
+#: From rows of the batch to the sum over them of one more loss, whose mean over the minibatch is added.
+Penalty = Callable[["slice | th.Tensor"], th.Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,28 +28,31 @@ class Losses:
     :param total: what the gradient is of
     :param entropy: minus the mean entropy of a row
     :param value: the critic's mean squared error, 0 if it is not part of the loss
+    :param penalties: the mean of each, by its name
     """
 
     total: th.Tensor
     policy: th.Tensor
     entropy: th.Tensor
     value: th.Tensor
+    penalties: Mapping[str, th.Tensor] = field(default_factory=dict)
 
 
 def logged_losses(steps: Sequence[Losses]) -> dict[str, float]:
     """What is logged of the losses of an update's steps: the mean over them."""
-    rows = th.stack([th.stack([one.policy, one.entropy, one.value]) for one in steps])
-    return dict(zip(("policy_loss", "entropy_loss", "value_loss"), rows.mean(dim=0).tolist(), strict=True))
+    rows = th.stack([th.stack([one.policy, one.entropy, one.value, *one.penalties.values()]) for one in steps])
+    names = ("policy_loss", "entropy_loss", "value_loss", *steps[0].penalties)
+    return dict(zip(names, rows.mean(dim=0).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a gradient step minimises: policy_loss - ent_coef * entropy + vf_coef * value_loss + penalty.
+    """What a gradient step minimises: policy_loss - ent_coef * entropy + vf_coef * value_loss + the penalties.
 
     :param divisor: of the sum of the entropies, that of the policy's loss
     :param value_loss: of a critic that is part of the loss, None where it is not
     :param vf_coef: its weight
-    :param penalty: from rows of the batch to their share of one more loss
+    :param penalties: more losses, by the name under which each is logged
     """
 
     policy_loss: PolicyLoss
@@ -55,7 +60,7 @@ class Objective:
     ent_coef: float
     vf_coef: float = 0.0
     value_loss: ValueLoss | None = None
-    penalty: Callable[[slice | th.Tensor], th.Tensor] | None = None
+    penalties: Mapping[str, Penalty] = field(default_factory=dict)
 
 
 def accumulate_gradient(
@@ -65,8 +70,11 @@ def accumulate_gradient(
     objective: Objective,
     micro_batch_size: int | None,
 ) -> Losses:
-    """Gradient of the objective on a part of the batch, into the parameters' ``.grad``; frozen ones get none."""
-    parts = th.zeros(4, device=batch.rewards.device)
+    """Gradient of the objective on a part of the batch, into the parameters' ``.grad``; frozen ones get none.
+
+    Under ``no_grad`` the losses alone.
+    """
+    parts = th.zeros(4 + len(objective.penalties), device=batch.rewards.device)
     passes = Passes(policy, part.n_rows, micro_batch_size, known_to_sb3=True)
     with distribution_left_alone(policy):
         for where, rows in pieces_for(policy, part, micro_batch_size):
@@ -85,9 +93,10 @@ def accumulate_gradient(
             if objective.value_loss is not None and values is not None:
                 value_part = objective.value_loss(values, rows) / part.n_rows
                 loss = loss + objective.vf_coef * value_part
-            if objective.penalty is not None:
-                loss = loss + objective.penalty(rows) / part.n_rows
-            if loss.requires_grad:  # not where everything is frozen
+            penalties = [penalty(rows) / part.n_rows for penalty in objective.penalties.values()]
+            loss = sum(penalties, start=loss)
+            if loss.requires_grad:  # not where everything is frozen, or nobody asks for a gradient
                 loss.backward()
-            parts += th.stack([loss, policy_part, entropy_sum / part.n_rows, value_part]).detach()
-    return Losses(*parts.unbind())
+            parts += th.stack([loss, policy_part, entropy_sum / part.n_rows, value_part, *penalties]).detach()
+    total, policy_loss, entropy_loss, value_loss, *means = parts.unbind()
+    return Losses(total, policy_loss, entropy_loss, value_loss, dict(zip(objective.penalties, means, strict=True)))

@@ -20,6 +20,7 @@ from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.estimators import log_mixture, path_log_ratio
 from sb3_pg.policies.divergence import frozen_copy
 from sb3_pg.policies.passes import all_log_probs
+from sb3_pg.update.vtrace import VTrace
 from sb3_pg.update.weighting import WeightedSample, Weighting
 
 
@@ -67,15 +68,17 @@ class BatchHistory:
         policy: ActorCriticPolicy,
         weighting: Weighting,
         micro_batch_size: int | None,
+        vtrace: VTrace | None = None,
     ) -> WeightedSample:
         """The newest batch and the past ones as a sample of the mixture of their policies; then keep the newest.
 
         A carried step of the newest batch counts as a sample of the batch that it is used in.
 
         :param log_prob: ``(n_rows,)`` of the newest batch under the policy as it is
+        :param vtrace: credits the past batches again; None: with what they were credited with when they were new
         """
         if self.size == 0:
-            return WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob)
+            return WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob, batch.old_values)
         newest = PastBatch(self._next_number, batch, credit, frozen_copy(policy), {self._next_number: log_prob})
         every = [newest, *self._past]
         for one in every:
@@ -83,19 +86,23 @@ class BatchHistory:
                 if other is not one and one.number not in other.log_probs:
                     rows = whole_batch(other.batch)
                     other.log_probs[one.number] = all_log_probs(one.policy, other.batch, rows, micro_batch_size)
+        if vtrace is not None:
+            for one in self._past:
+                one.credit = vtrace.credit(policy, one.batch, one.log_probs[newest.number], micro_batch_size)
         sample = WeightedSample(
             concatenate([one.batch for one in every]),
             concatenate_credit([one.credit for one in every]),
             _log_mixture(every, weighting),
             th.cat([one.log_probs[newest.number] for one in every]),
+            th.cat([batch.old_values, *(one.credit.returns - one.credit.advantages for one in self._past)]),
         )
-        self._keep(newest)
+        self._keep(newest, may_be_credited_again=vtrace is not None)
         return sample
 
-    def _keep(self, newest: PastBatch) -> None:
-        # What a callback made of it is in its credit
-        no_edits = dict.fromkeys(("advantage_edit", "return_edit", "value_edit"))
-        newest.batch = dataclasses.replace(newest.batch, **no_edits)  # type: ignore[arg-type]
+    def _keep(self, newest: PastBatch, may_be_credited_again: bool) -> None:
+        if not may_be_credited_again:  # what a callback made of it is in its credit
+            no_edits = dict.fromkeys(("advantage_edit", "return_edit", "value_edit"))
+            newest.batch = dataclasses.replace(newest.batch, **no_edits)  # type: ignore[arg-type]
         self._past.appendleft(newest)
         self._next_number += 1
         self._forget_policies()

@@ -90,11 +90,18 @@ class FisherMatrix:
 
 
 def make_natural(
-    policy: ActorCriticPolicy, batch: EpisodeBatch, damping: float, max_iter: int, micro_batch_size: int | None
+    policy: ActorCriticPolicy,
+    batch: EpisodeBatch,
+    damping: float,
+    max_iter: int,
+    micro_batch_size: int | None,
+    target_kl: float | None = None,
 ) -> None:
     """Turn the gradient g, in the ``.grad`` of the parameters that the policy depends on, into F^-1 g.
 
     :param max_iter: iterations of the conjugate gradients
+    :param target_kl: scale it to the length at which, to second order, KL(old || new) is this:
+        sqrt(2 target_kl / x^T (F + damping I) x) x with x = F^-1 g (Schulman et al. 2015, appendix C); None: as it is
     """
     fisher = FisherMatrix(policy, batch, damping, micro_batch_size)
     gradients = [
@@ -103,6 +110,8 @@ def make_natural(
     if not gradients:
         return
     direction = fisher.solve(th.cat([gradient.flatten() for gradient in gradients]), max_iter)
+    if target_kl is not None and bool(direction.any()):
+        direction = direction * (2 * target_kl / (direction @ fisher.product(direction))).sqrt()
     lengths = [gradient.numel() for gradient in gradients]
     for parameter, part in zip(fisher.parameters, direction.split(lengths), strict=True):
         parameter.grad = part.view_as(parameter).clone()

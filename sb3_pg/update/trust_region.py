@@ -9,6 +9,7 @@ import torch as th
 
 from sb3_pg.data.minibatches import Minibatch
 from sb3_pg.policies.divergence import Divergence
+from sb3_pg.update.gradient import Penalty
 
 KLConstraint = Literal["stop", "backtrack", "penalty"]
 
@@ -57,40 +58,22 @@ class TrustRegion:
         if self.kl_constraint != "backtrack":
             optimizer.step()
             return True
-        everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        parameters = [parameter for parameter in everything if parameter not in self.critic]
-        before = [parameter.detach().clone() for parameter in parameters]
-        within_bound = False
-        try:
-            optimizer.step()
-            with self.divergence.evaluation_mode():
-                within_bound = self._is_within_bound()
-                for _ in range(MAX_HALVINGS):
-                    if within_bound:
-                        break
-                    _halve(parameters, before)
-                    within_bound = self._is_within_bound()
-        finally:  # Ctrl-C too
-            if not within_bound:
-                _restore(parameters, before)
-        return within_bound
+        with self.divergence.evaluation_mode():
+            return backtracking_step(optimizer, self._is_within_bound, self.critic, 0.5, 1 + MAX_HALVINGS)
 
     def _is_within_bound(self) -> bool:
-        try:
-            return self.measure() <= self._bound
-        except ValueError:  # PyTorch's, for parameters that are no distribution's
-            return False
+        return self.measure() <= self._bound
 
     def measure(self) -> float:
         """KL(old || new) over the newest rows."""
         return self.divergence.mean(self.newest)
 
     @property
-    def penalty(self) -> Callable[[slice | th.Tensor], th.Tensor] | None:
-        """kl_coef times the KL, summed over some rows; None where it is no part of the loss."""
+    def penalties(self) -> dict[str, Penalty]:
+        """kl_coef times the KL; none where it is no part of the loss."""
         if self.kl_constraint != "penalty":
-            return None
-        return lambda rows: self.kl_coef * self.divergence.summed(rows)
+            return {}
+        return {"kl_penalty": lambda rows: self.kl_coef * self.divergence.summed(rows)}
 
     def adapted_coef(self, kl: float) -> float:
         """The next kl_coef: twice as large if the KL came out above 1.5 times the target, half if below 2/3 of it.
@@ -108,11 +91,48 @@ class TrustRegion:
         return float("inf") if self.target_kl is None else self.target_kl
 
 
+def backtracking_step(
+    optimizer: th.optim.Optimizer,
+    is_acceptable: Callable[[], bool],
+    left_alone: Collection[th.Tensor],
+    shrinking_factor: float,
+    max_iter: int,
+) -> bool:
+    """The optimizer's step, or the longest of shorter and shorter ones that is acceptable.
+
+    :param is_acceptable: of the parameters as they are; a ValueError, PyTorch's for parameters that are no
+        distribution's, means no
+    :param left_alone: parameters that take their whole step, whatever becomes of the others
+    :param shrinking_factor: length of each try, as a share of the one before
+    :param max_iter: how many tries
+    :return: False if none was acceptable; the parameters are then as they were
+    """
+    everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for parameter in everything if parameter not in left_alone]
+    before = [parameter.detach().clone() for parameter in parameters]
+    accepted = False
+    try:
+        optimizer.step()
+        for attempt in range(max_iter):
+            if attempt > 0:
+                _shrink(parameters, before, shrinking_factor)
+            try:
+                accepted = is_acceptable()
+            except ValueError:
+                accepted = False
+            if accepted:
+                break
+    finally:  # Ctrl-C too
+        if not accepted:
+            _restore(parameters, before)
+    return accepted
+
+
 @th.no_grad()
-def _halve(parameters: list[th.Tensor], before: list[th.Tensor]) -> None:
-    """Go back half of the way."""
+def _shrink(parameters: list[th.Tensor], before: list[th.Tensor], factor: float) -> None:
+    """Go back to a share of the way."""
     for parameter, was in zip(parameters, before, strict=True):
-        parameter.lerp_(was, 0.5)
+        parameter.lerp_(was, 1 - factor)
 
 
 @th.no_grad()

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, cast
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import nn
 
 from sb3_pg.common.arguments import VALUE_LEARNING_RATE, check_kwargs
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
-from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
-from sb3_pg.data.checks import check_bool, check_not_negative, check_positive_int
+from sb3_pg.data.batch import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.data.checks import check_bool
 from sb3_pg.data.minibatches import whole_batch
-from sb3_pg.estimators import LossReduction, score_function_surrogate
+from sb3_pg.estimators import LossReduction, clipped_surrogate, log_ratio, score_function_surrogate
+from sb3_pg.policies.divergence import Divergence
 from sb3_pg.policies.maskable import PolicyClass
+from sb3_pg.policies.parameters import own_parameters_of_critic
 from sb3_pg.update.critic import ValueLoss
 from sb3_pg.update.gradient import logged_losses
 from sb3_pg.update.guard import guarded_clip
 from sb3_pg.update.natural_gradient import make_natural
+from sb3_pg.update.trust_region import backtracking_step
+from sb3_pg.update.weighting import current_log_prob
+from sb3_pg.vanilla_pg.arguments import check_natural_gradient
 
-#: Learning rates for Adam's steps, and for plain steps along the natural gradient, which has a scale of its own.
-LEARNING_RATE, NATURAL_LEARNING_RATE = 3e-3, 0.3
+#: Learning rates for Adam's steps, for plain steps along the natural gradient, which has a scale of its own, and for
+#: those that are scaled to a KL bound.
+LEARNING_RATE, NATURAL_LEARNING_RATE, BOUNDED_LEARNING_RATE = 3e-3, 0.3, 1.0
 
 
 class VanillaPG(PolicyGradientAlgorithm):
@@ -38,7 +46,7 @@ class VanillaPG(PolicyGradientAlgorithm):
     Prefer it to REINFORCE where episodes are long or never end, and to A2C where a critic that keeps up matters. With
     ``value_learning_rate=None, n_value_updates=1`` and A2C's other settings it is A2C.
 
-    :param learning_rate: None: 3e-3, or 0.3 where plain SGD steps along the natural gradient
+    :param learning_rate: None: 3e-3, or 0.3 where plain SGD steps along the natural gradient, 1 with ``target_kl``
     :param gae_lambda: 0 is the one-step TD error; 1 is what was earned until the episode's end less V, or where
         ``n_steps`` cuts the episode, what was earned until there plus V of the rest, less V: Monte Carlo only with
         whole episodes (``n_episodes``, or ``incomplete_episodes="carry"``)
@@ -49,9 +57,15 @@ class VanillaPG(PolicyGradientAlgorithm):
     :param n_value_updates: None: 10 with ``value_learning_rate``, or 1
     :param natural_gradient: step along F^-1 g instead of g, F the Fisher matrix of the policy on the batch (Kakade
         2001). The parameters that the policy depends on then take that step by plain SGD unless ``policy_kwargs``
-        names an ``optimizer_class``; ``max_grad_norm`` limits g.
+        names an ``optimizer_class``, and the critic's own by Adam; ``max_grad_norm`` limits g.
     :param cg_max_steps: conjugate-gradient iterations of the natural gradient, as in sb3-contrib's TRPO
     :param cg_damping: added to the diagonal of F
+    :param target_kl: scale the natural step to sqrt(2 target_kl / g^T F^-1 g), where KL(old || new) over the states of
+        the batch is ``target_kl`` to second order, times ``learning_rate``; None: learning_rate F^-1 g
+    :param line_search_max_iter: with ``target_kl``, tries of a backtracking line search, which takes the first step
+        that keeps the KL below ``target_kl`` and lowers the loss, or none (Schulman et al. 2015, "Trust region policy
+        optimization", appendix C); 0: the step is taken as it is
+    :param line_search_shrinking_factor: length of each try, as a share of the one before
     """
 
     def __init__(
@@ -79,11 +93,15 @@ class VanillaPG(PolicyGradientAlgorithm):
         bootstrap_truncated: bool | None = None,
         n_value_updates: int | None = None,
         value_learning_rate: float | Schedule | None = VALUE_LEARNING_RATE,
+        value_batch_size: int | None = None,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
         natural_gradient: bool = False,
         cg_max_steps: int = 15,
         cg_damping: float = 0.1,
+        target_kl: float | None = None,
+        line_search_max_iter: int = 10,
+        line_search_shrinking_factor: float = 0.8,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -98,7 +116,8 @@ class VanillaPG(PolicyGradientAlgorithm):
             steps_by_sgd = (
                 natural_gradient and (policy_kwargs or {}).get("optimizer_class", th.optim.SGD) is th.optim.SGD
             )
-            learning_rate = NATURAL_LEARNING_RATE if steps_by_sgd else LEARNING_RATE
+            natural_rate = NATURAL_LEARNING_RATE if target_kl is None else BOUNDED_LEARNING_RATE
+            learning_rate = natural_rate if steps_by_sgd else LEARNING_RATE
         super().__init__(
             policy,
             env,
@@ -123,6 +142,7 @@ class VanillaPG(PolicyGradientAlgorithm):
             bootstrap_truncated=bootstrap_truncated,
             n_value_updates=n_value_updates,
             value_learning_rate=value_learning_rate,
+            value_batch_size=value_batch_size,
             micro_batch_size=micro_batch_size,
             log_gradient_variance=log_gradient_variance,
             stats_window_size=stats_window_size,
@@ -136,13 +156,22 @@ class VanillaPG(PolicyGradientAlgorithm):
         self.natural_gradient = natural_gradient
         self.cg_max_steps = cg_max_steps
         self.cg_damping = cg_damping
+        self.target_kl = target_kl
+        self.line_search_max_iter = line_search_max_iter
+        self.line_search_shrinking_factor = line_search_shrinking_factor
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
-        check_bool("natural_gradient", self.natural_gradient)
-        check_positive_int("cg_max_steps", self.cg_max_steps)
-        check_not_negative("cg_damping", self.cg_damping)
+        check_natural_gradient(
+            self.natural_gradient,
+            self.cg_max_steps,
+            self.cg_damping,
+            self.target_kl,
+            self.line_search_max_iter,
+            self.line_search_shrinking_factor,
+            self.policy_kwargs.get("optimizer_class", th.optim.SGD),
+        )
         if self.natural_gradient and "optimizer_class" not in self.policy_kwargs:
             # Adam would divide the direction by the scale that it was computed to have.
             self.policy_kwargs = self.policy_kwargs | {"optimizer_class": th.optim.SGD}
@@ -169,9 +198,54 @@ class VanillaPG(PolicyGradientAlgorithm):
         losses = self._gradient(batch, whole_batch(batch), policy_loss, divisor, value_loss)
         grad_norm = guarded_clip(self.policy.optimizer, losses.total, self.max_grad_norm)
         if self.natural_gradient:
-            make_natural(self.policy, batch, self.cg_damping, self.cg_max_steps, self._rows_per_pass)
+            args = (self.cg_damping, self.cg_max_steps, self._rows_per_pass, self.target_kl)
+            make_natural(self.policy, batch, *args)
             # Not to clip it again: the solver's direction may be infinite where g was not
             guarded_clip(self.policy.optimizer, losses.total, None)
         statistics |= logged_losses([losses]) | self._fit_critic(batch, value_loss) | {"grad_norm": grad_norm}
-        self.policy.optimizer.step()
+        statistics |= self._step(batch, weights, divisor)
         self._finish_update(batch, statistics)
+
+    def _step(self, batch: EpisodeBatch, weights: th.Tensor, divisor: th.Tensor) -> dict[str, float]:
+        """The optimizer's step, or as much of it as the line search accepts; what is logged of it."""
+        optimizer = self.policy.optimizer
+        if not self._is_bounded:
+            optimizer.step()
+            return {}
+        divergence = Divergence(self.policy, batch, self._rows_per_pass)
+        first_log_prob = current_log_prob(self.policy, batch, self._rows_per_pass)
+
+        def surrogate_loss(log_prob: th.Tensor, rows: slice) -> th.Tensor:
+            ratios = log_ratio(log_prob, first_log_prob[rows])
+            return -clipped_surrogate(ratios, weights[rows], math.inf, divisor)
+
+        loss_before = self._policy_loss(batch, surrogate_loss, divisor)
+
+        def is_better() -> bool:
+            within_bound = divergence.mean() <= cast(float, self.target_kl)
+            return within_bound and self._policy_loss(batch, surrogate_loss, divisor) < loss_before
+
+        if self.line_search_max_iter == 0:
+            optimizer.step()
+            return {"approx_kl": divergence.mean()}
+        critic = set(own_parameters_of_critic(self.policy)) if self._has_joint_critic else set()
+        factor, max_iter = self.line_search_shrinking_factor, self.line_search_max_iter
+        with divergence.evaluation_mode():
+            accepted = backtracking_step(optimizer, is_better, critic, factor, max_iter)
+            return {"approx_kl": divergence.mean(), "is_line_search_success": float(accepted)}
+
+    @property
+    def _is_bounded(self) -> bool:
+        """Whether steps are scaled to a bound on the KL."""
+        return self.natural_gradient and self.target_kl is not None
+
+    def _make_value_optimizer(self, parameters: list[nn.Parameter], learning_rate: float) -> th.optim.Optimizer:
+        if self.natural_gradient and self.policy.optimizer_class is th.optim.SGD:
+            # Plain steps suit the actor's direction alone; the rest as SB3's policies make theirs
+            return th.optim.Adam(parameters, lr=learning_rate, eps=1e-5)
+        return super()._make_value_optimizer(parameters, learning_rate)
+
+    @property
+    def _logged(self) -> list[str]:
+        keys = [*super()._logged, "approx_kl"] if self._is_bounded else super()._logged
+        return [*keys, "is_line_search_success"] if self._is_bounded and self.line_search_max_iter > 0 else keys

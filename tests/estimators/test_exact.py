@@ -7,6 +7,7 @@ shown to be off by far more than that. The tests are also the checks of ``test_m
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch as th
@@ -222,6 +223,67 @@ def test_gae_between_its_two_ends() -> None:
     last = set(batch.episodes.last_row.tolist())
     next_values = [1.0 if row in last else float(values[row + 1]) for row in range(batch.episodes.n_rows)]
     assert_exact(td, batch.rewards + 0.9 * th.tensor(next_values, dtype=th.float64) - values)
+
+
+# Advantages of one policy from the steps of another
+
+
+def retraced(gamma: float, gae_lambda: float, table: th.Tensor, max_ratio: float) -> Weights:
+    """rho_t gamma^t A_t of the policy theta, its advantages by V-trace."""
+
+    def of(batch: Batch) -> th.Tensor:
+        log_ratios = (batch.log_prob - batch.behaviour_log_prob).detach()
+        args = (batch.episodes, gamma, gae_lambda)
+        advantage = est.vtrace_advantage(batch.rewards, batch.at(table), log_ratios, *args, max_ratio=max_ratio)
+        return log_ratios.exp() * advantage * est.discount_factors(batch.episodes, gamma, th.float64)
+
+    return of
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.8])
+def test_vtrace_without_a_limit_is_the_advantage_of_theta_whatever_v_is(gamma: float) -> None:
+    """E = sum_t gamma^t E_{s ~ d_old} [sum_a grad pi_theta Q_theta(s,a)]: the states are the old policy's, the rest of
+    the episode is theta's. With the returns that the old policy earned it would be Q_old."""
+    old, theta = logits(ONE), other_logits(ONE)
+    table = ONE.state_values(old, gamma) + th.tensor([1.0, -1.0, 0.5], dtype=th.float64)
+    estimate = Enumeration(ONE, old, theta).expected_gradient(retraced(gamma, 1.0, table, math.inf))
+    assert_exact(estimate, policy_gradient_terms(ONE, old, gamma, theta, continued_by=theta).sum(0))
+    stale = policy_gradient_terms(ONE, old, gamma, theta).sum(0)
+    assert relative_error(estimate, stale) > 0.01
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.7, 1.0])
+def test_vtrace_with_the_exact_values_of_theta_is_exact_for_every_lambda(gae_lambda: float) -> None:
+    old, theta = logits(ONE), other_logits(ONE)
+    exact = policy_gradient_terms(ONE, old, 0.8, theta, continued_by=theta).sum(0)
+    weights_of = retraced(0.8, gae_lambda, ONE.state_values(theta, 0.8), math.inf)
+    assert_exact(Enumeration(ONE, old, theta).expected_gradient(weights_of), exact)
+
+
+def test_truncated_ratios_are_biased_where_they_are_used() -> None:
+    """At lambda = 0 none is, and with V of theta that is exact; above it the trace is cut."""
+    old, theta = logits(ONE), other_logits(ONE)
+    exact = policy_gradient_terms(ONE, old, 0.8, theta, continued_by=theta).sum(0)
+    table, enumeration = ONE.state_values(theta, 0.8), Enumeration(ONE, old, theta)
+    assert_exact(enumeration.expected_gradient(retraced(0.8, 0.0, table, 1.0)), exact)
+    assert relative_error(enumeration.expected_gradient(retraced(0.8, 1.0, table, 1.0)), exact) > 1e-3
+
+
+def test_weighted_targets_average_to_the_value_of_theta() -> None:
+    """argmin_v E_old[rho (v - V - A)^2] at every step and state is V of theta: what a critic of all batches learns."""
+    old, theta = logits(ONE), other_logits(ONE)
+    enumeration = Enumeration(ONE, old, theta)
+    batch, exact = enumeration.whole(), ONE.state_values(theta, 0.8)
+    table = ONE.state_values(old, 0.8) + th.tensor([1.0, -1.0, 0.5], dtype=th.float64)
+    log_ratios = (batch.log_prob - batch.behaviour_log_prob).detach()
+    advantage = est.vtrace_advantage(
+        batch.rewards, batch.at(table), log_ratios, batch.episodes, 0.8, 1.0, max_ratio=math.inf
+    )
+    weight = enumeration.probability[batch.episodes.episode] * log_ratios.exp()
+    places = (batch.episodes.step, batch.states)
+    sums = th.zeros_like(exact).index_put(places, weight * (batch.at(table) + advantage), accumulate=True)
+    mass = th.zeros_like(exact).index_put(places, weight, accumulate=True)
+    assert_exact((sums / mass)[mass > 0], exact[mass > 0])
 
 
 # An episode at the edge

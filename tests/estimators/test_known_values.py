@@ -123,6 +123,16 @@ def test_generalized_advantage_by_hand(gae_lambda: float, expected: list[float])
     assert_values(result, expected)
 
 
+def test_vtrace_advantage_by_hand() -> None:
+    """gamma 1/2, lambda 1; deltas 1, -1, -4 and 6; ratios 5 (of no use), 2 (cut to 1 or 1.5) and 1/4."""
+    rewards, values, last_values = vector([1, 0, 2, 3]), vector([2, 4, 6, 1]), vector([0, 8])
+    log_ratios = vector([5, 2, 0.25, 7]).log()
+    result = est.vtrace_advantage(rewards, values, log_ratios, index(3, 1), 0.5, 1.0, last_values)
+    assert_values(result, [1 + 0.5 * -1.5, -1.5, -4, 6])
+    result = est.vtrace_advantage(rewards, values, log_ratios, index(3, 1), 0.5, 1.0, last_values, max_ratio=1.5)
+    assert_values(result, [1 + 0.75 * -1.5, -1.5, -4, 6])
+
+
 # Baselines
 
 
@@ -438,6 +448,10 @@ ROW_ARGUMENTS: list[Argument] = [
     ("rewards", lambda x: est.total_return(x, EPISODES, 0.9)),
     ("rewards", lambda x: est.generalized_advantage(x, FLAT, EPISODES, 0.9, 0.9)),
     ("values", lambda x: est.generalized_advantage(FLAT, x, EPISODES, 0.9, 0.9)),
+    ("rewards", lambda x: est.vtrace_advantage(x, FLAT, FLAT, EPISODES, 0.9, 0.9)),
+    ("values", lambda x: est.vtrace_advantage(FLAT, x, FLAT, EPISODES, 0.9, 0.9)),
+    ("log_ratios", lambda x: est.vtrace_advantage(FLAT, FLAT, x, EPISODES, 0.9, 0.9)),
+    ("discount", lambda x: est.discounted_suffix_sum(FLAT, EPISODES, x)),
     ("returns", lambda x: est.batch_mean(x, EPISODES)),
     ("returns", lambda x: est.time_mean(x, EPISODES)),
     ("returns", lambda x: est.leave_one_out(x, EPISODES)),
@@ -456,6 +470,7 @@ EPISODE_ARGUMENTS: list[Argument] = [
     ("last_values", lambda x: est.reward_to_go(FLAT, EPISODES, 0.9, x)),
     ("last_values", lambda x: est.total_return(FLAT, EPISODES, 0.9, x)),
     ("last_values", lambda x: est.generalized_advantage(FLAT, FLAT, EPISODES, 0.9, 0.9, x)),
+    ("last_values", lambda x: est.vtrace_advantage(FLAT, FLAT, FLAT, EPISODES, 0.9, 0.9, x)),
     ("dots", lambda x: est.optimal_constant(x, SHORT)),
 ]
 

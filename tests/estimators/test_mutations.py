@@ -158,6 +158,22 @@ MUTATIONS = [
         "gae_lambda)",
         "test_gae_between_its_two_ends",
     ),
+    Mutation(
+        "V-trace weighs a step's own ratio instead of the next one's",
+        est.vtrace_advantage,
+        "ratios.roll(-1)",
+        "ratios",
+        "test_vtrace_without_a_limit_is_the_advantage_of_theta_whatever_v_is",
+        (0.8,),
+    ),
+    Mutation(
+        "products of ratios do not double",
+        episodes_module._suffix_sum_of_rows,
+        "factors[:-span] * factors[span:]",
+        "factors[:-span]",
+        "test_vtrace_without_a_limit_is_the_advantage_of_theta_whatever_v_is",
+        (0.8,),
+    ),
     # Baselines
     Mutation(
         "leave-one-out leaves nobody out",

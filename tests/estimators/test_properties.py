@@ -78,13 +78,21 @@ def test_returns_are_their_definition(
     rewards, values, last_list = batch.rows(batch.rewards), batch.rows(batch.values), batch.last_values.tolist()
     episodes, lengths = batch.episodes, batch.episodes.lengths.tolist()
     r, v, last = (part.to(dtype) for part in (batch.rewards, batch.values, batch.last_values))
+    log_ratios = (batch.values - batch.rewards) / 100  # any numbers: ratios from about 0.1 to 10
+    ratios, limit = batch.rows(log_ratios.exp()), 0.5 + gamma
     results = {
+        "vtrace_advantage": est.vtrace_advantage(
+            r, v, log_ratios.to(dtype), episodes, gamma, gae_lambda, last, max_ratio=limit
+        ),
         "reward_to_go": est.reward_to_go(r, episodes, gamma, last),
         "total_return": est.total_return(r, episodes, gamma, last),
         "generalized_advantage": est.generalized_advantage(r, v, episodes, gamma, gae_lambda, last),
         "discount_factors": est.discount_factors(episodes, gamma, dtype),
     }
     expected = {
+        "vtrace_advantage": literal.vtrace_advantage(
+            rewards, values, ratios, gamma, gae_lambda, last_list, max_ratio=limit
+        ),
         "reward_to_go": literal.reward_to_go(rewards, gamma, last_list),
         "total_return": literal.total_return(rewards, gamma, last_list),
         "generalized_advantage": literal.generalized_advantage(rewards, values, gamma, gae_lambda, last_list),
@@ -94,6 +102,13 @@ def test_returns_are_their_definition(
         assert result.dtype == dtype, name
         magnitude = max(1.0, float(batch.rewards.abs().sum() + batch.values.abs().sum()))
         assert_near(result / magnitude, flat(expected[name]) / magnitude, relative)
+
+
+@given(batch=batches(), gamma=UNIT, gae_lambda=UNIT, max_ratio=st.sampled_from([1.0, 10.0]))
+def test_vtrace_of_one_s_own_steps_is_gae(batch: Ragged, gamma: float, gae_lambda: float, max_ratio: float) -> None:
+    args = (batch.episodes, gamma, gae_lambda, batch.last_values)
+    vtrace = est.vtrace_advantage(batch.rewards, batch.values, th.zeros_like(batch.values), *args, max_ratio)
+    assert_near(vtrace, est.generalized_advantage(batch.rewards, batch.values, *args), 1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(th.float64, 1e-12), (th.float32, 2e-6)])

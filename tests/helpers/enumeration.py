@@ -124,16 +124,22 @@ class Enumeration:
 
 
 def policy_gradient_terms(
-    mdp: TabularMDP, behaviour: th.Tensor, gamma: float, theta: th.Tensor | None = None
+    mdp: TabularMDP,
+    behaviour: th.Tensor,
+    gamma: float,
+    theta: th.Tensor | None = None,
+    continued_by: th.Tensor | None = None,
 ) -> th.Tensor:
     """The step t's share of the policy gradient, ``(horizon, S, A)``, by dynamic programming:
-    gamma^t sum_s d_t(s) sum_a grad pi_theta(a|s) Q_t(s,a), with d and Q those of the behaviour policy.
+    gamma^t sum_s d_t(s) sum_a grad pi_theta(a|s) Q_t(s,a), with d and Q those of the behaviour policy, or Q that of
+    the policy which goes on after a.
 
     They sum to grad J at theta = behaviour (the policy gradient theorem), and to the gradient of the surrogate
     E_{s ~ d_old} E_{a ~ pi_theta}[Q_old] elsewhere.
     """
     theta = (behaviour if theta is None else theta).detach().clone().requires_grad_()
-    occupancy, values = mdp.occupancy(behaviour.detach()), mdp.action_values(behaviour.detach(), gamma)
+    continued_by = behaviour if continued_by is None else continued_by
+    occupancy, values = mdp.occupancy(behaviour.detach()), mdp.action_values(continued_by.detach(), gamma)
     terms = []
     for t in range(mdp.horizon):
         share = gamma**t * (occupancy[t][:, None] * theta.softmax(-1) * values[t]).sum()

@@ -47,6 +47,31 @@ def generalized_advantage(
     return advantages
 
 
+def vtrace_advantage(
+    rewards: Rows,
+    values: Rows,
+    ratios: Rows,
+    gamma: float,
+    gae_lambda: float,
+    last_values: Sequence[float],
+    max_ratio: float,
+) -> Rows:
+    """A[i,t] = sum_l (gamma lambda)^l c[i,t+1] ... c[i,t+l] delta[i,t+l], c = min(max_ratio, rho)"""
+    advantages = []
+    for r, v, rho, last in zip(rewards, values, ratios, last_values, strict=True):
+        following = [*v[1:], last]
+        delta = [r[t] + gamma * following[t] - v[t] for t in range(len(r))]
+        weight = [
+            [
+                math.prod([gamma * gae_lambda * min(max_ratio, rho[k]) for k in range(t + 1, u + 1)])
+                for u in range(t, len(r))
+            ]
+            for t in range(len(r))
+        ]
+        advantages.append([sum(w * delta[t + k] for k, w in enumerate(weight[t])) for t in range(len(r))])
+    return advantages
+
+
 def discount_factors(lengths: list[int], gamma: float) -> Rows:
     """gamma^t"""
     return [[gamma**t for t in range(length)] for length in lengths]

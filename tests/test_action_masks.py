@@ -40,6 +40,7 @@ from sb3_pg import (
     OffPolicyISPG,
     VanillaPG,
 )
+from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.policies.evaluation import evaluate_actions
 from sb3_pg.policies.fast_actor import CategoricalActor
@@ -53,6 +54,7 @@ from tests.helpers.masks import (
     assert_own_masks,
     mask_at,
     masked_diary,
+    where_of,
 )
 from tests.helpers.models import OWN_CRITIC, TINY, every_algorithm, make
 from tests.helpers.recording import Batches
@@ -176,6 +178,25 @@ def test_every_vec_env(name: str) -> None:
     assert calls == ["action_masks"] * 30
 
 
+def test_other_processes_are_asked_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they have masks is known from the first time."""
+    names: list[str] = []
+    original = AsyncVectorEnv.call
+
+    def noted(self: Any, name: str, *args: Any) -> Any:
+        names.append(name)
+        return original(self, name, *args)
+
+    monkeypatch.setattr(AsyncVectorEnv, "call", noted)
+    env = GymnasiumVecEnv(AsyncVectorEnv(DIARIES), record_episode_statistics=False)
+    try:
+        names.clear()
+        make(REINFORCE, env, n_steps=8).learn(16)
+    finally:
+        env.close()
+    assert names == ["has_wrapper_attr"] + ["action_masks"] * 8
+
+
 def test_a_mask_is_copied() -> None:
     """An environment that gives all masks in one array, always the same: rows do not change when it does."""
     vec_env = GymnasiumVecEnv(MaskedVector(lengths=[4]))
@@ -242,14 +263,15 @@ def test_names_stand_for_maskable_policies_where_there_are_masks(name: str, crit
 @every_algorithm
 def test_names_stand_for_plain_policies_elsewhere(algorithm: Any) -> None:
     """Without masks nobody is asked for any, the fast actor acts, and batches have nothing beside observations."""
-    model = make(algorithm, diary(2))
+    env = diary(2)
+    model = make(algorithm, env)
     assert type(model.policy) in (ActorPolicy, ActorCriticPolicy)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DummyVecEnv, "env_method", None)
         seen = Batches()
         model.learn(64, callback=seen)
     assert all(batch.extras == {} and batch.at(slice(None)).extras == {} for batch in seen.updates)
-    actor: Any = RolloutActor(model.policy, model.rollout_buffer, 3, CallbackList([]))._actor
+    actor: Any = RolloutActor(model.policy, model.rollout_buffer, 3, CallbackList([]), env, True)._actor
     assert type(actor) is CategoricalActor
 
 
@@ -264,6 +286,37 @@ class Closed(DummyVecEnv):
 
 def test_an_environment_that_cannot_be_asked_has_no_masks() -> None:
     assert type(make(REINFORCE, Closed([DiaryEnv])).learn(32).policy) is ActorPolicy
+
+
+class Replace(BaseCallback):
+    """Puts a maskable policy in the place of the plain one, in the middle of a rollout, and back later."""
+
+    model: PolicyGradientAlgorithm
+
+    def _on_training_start(self) -> None:
+        self.policies: list[Any] = [
+            cls(self.model.observation_space, self.model.action_space, lambda _: 0.01, **TINY)
+            for cls in (MaskableActorPolicy, ActorPolicy)
+        ]
+
+    def _on_step(self) -> bool:
+        if self.n_calls in (10, 24):
+            self.model.policy = self.policies.pop(0)
+        return True
+
+
+def test_a_policy_of_the_other_kind_in_the_middle_of_a_rollout() -> None:
+    """From the next step on it is told what it takes; at the steps of the plain one everything is allowed."""
+    env = masked_diary(lengths=[5, 9], strict=False)
+    model, seen = make(OffPolicyISPG, env, policy=ActorPolicy, n_steps=7, n_reused_batches=1), Batches()
+    model.learn(5 * 21, callback=CallbackList([seen, Replace()]))
+    assert {one.n_asked for one in env.envs} == {14}  # type: ignore[attr-defined]
+    has_masks = ["action_masks" in batch.extras for batch in seen.updates]
+    assert has_masks == [False, True, True, False]
+    for batch in seen.updates[1:3]:
+        masks, own = batch.extras["action_masks"].numpy(), mask_at(where_of(batch.observations), SIZES)
+        assert ((masks == own).all(axis=1) | masks.all(axis=1)).all()
+    assert bool(seen.updates[1].extras["action_masks"][seen.updates[1].carried].all())
 
 
 def test_a_plain_policy_given_as_a_class_ignores_masks() -> None:

@@ -96,9 +96,11 @@ def test_extras_are_joined_with_their_rows() -> None:
     joined = concatenate([one, other])
     for name in ("shift", "worth", "other"):
         assert th.equal(joined.extras[name], th.cat([one.extras[name], other.extras[name]]))
-    lacking = dataclasses.replace(other, extras={"shift": other.extras["shift"]})
-    with pytest.raises(ValueError, match=r"\['other', 'shift', 'worth'\], \['shift'\].*n_reused_batches=0"):
-        concatenate([one, lacking])
+    lacking = dataclasses.replace(other, extras={"action_masks": th.zeros(7, 2, dtype=th.bool)})
+    joined = concatenate([one, lacking])
+    assert th.equal(joined.extras["shift"], th.cat([one.extras["shift"], th.zeros(7, 3)]))
+    masks = joined.extras["action_masks"]
+    assert bool(masks[:5].all()) and not bool(masks[5:].any())
 
 
 @pytest.mark.parametrize("incomplete_episodes", ["carry", "truncate"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from sb3_pg.policies import divergence
 from sb3_pg.policies.divergence import Divergence, policy_kl
 from sb3_pg.policies.evaluation import action_distribution, evaluate_actions
 from sb3_pg.policies.passes import all_log_probs
+from sb3_pg.update.episode_gradients import episode_gradients
 from sb3_pg.update.gradient import Objective, accumulate_gradient
 from sb3_pg.update.natural_gradient import FisherMatrix
 from tests.helpers.enumeration import assert_exact
@@ -190,6 +192,22 @@ def test_fisher_matrix_is_that_of_the_masked_policy(name: str) -> None:
                 score = th.cat([g.flatten() for g in th.autograd.grad(log_prob, fisher.parameters, retain_graph=True)])
                 expected += log_prob.exp().detach() * th.outer(score, score) / batch.n_rows
     th.testing.assert_close(product, expected, rtol=1e-6, atol=1e-9)
+
+
+@every_space
+def test_gradients_of_single_episodes_are_masked(name: str) -> None:
+    """What the optimal baseline and the signal-to-noise ratio are made of."""
+    policy, batch, _ = masked_policy_and_batch(name, MaskableActorPolicy)
+    index = EpisodeIndex.from_lengths(th.tensor([2, 4]))
+    batch, weights = dataclasses.replace(batch, episodes=index), th.randn(6, dtype=th.float64)
+    actor = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    for rows, (gradient,) in zip(batch.each_episode(), episode_gradients(policy, batch, weights), strict=True):
+        steps = batch.at(rows)
+        parts = log_probs_of(
+            logits_of(policy, steps.observations), steps.extras["action_masks"], MASKED_SPACES[name][1]
+        )
+        score = th.autograd.grad((weights[rows] * joint_log_prob(parts, steps.actions)).sum(), actor)
+        th.testing.assert_close(gradient, th.cat([part.flatten() for part in score]), rtol=1e-6, atol=1e-9)
 
 
 class Gradients(Batches):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch as th
 
+from sb3_pg.data.extras import joined_extras
 from sb3_pg.estimators import EpisodeIndex
 
 Observations = th.Tensor | dict[str, th.Tensor]
@@ -150,24 +151,16 @@ class Credit:
 
 
 def concatenate(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
-    """One batch of the episodes of several; environments of different batches count as different.
-
-    :raises ValueError: for batches of which one has extras that another has not
-    """
+    """One batch of the episodes of several; environments of different batches count as different."""
     if len(batches) == 1:
         return batches[0]
-    if any(one.extras.keys() != batches[0].extras.keys() for one in batches):
-        names = [sorted(one.extras) for one in batches]
-        raise ValueError(
-            f"Batches of different kinds of policies cannot be joined, their steps have {names} beside observations: "
-            "write n_reused_batches=0, or leave the policy as it was"
-        )
     index = [one.episodes for one in batches]
     lengths = th.cat([one.lengths for one in index])
     first_step = th.cat([one.step[one.first_row] for one in index])
     n_envs = [int(one.env.max()) + 1 if len(one.env) else 0 for one in batches]
     envs = [one.env + sum(n_envs[:number]) for number, one in enumerate(batches)]
     joined: dict[str, Any] = {"episodes": EpisodeIndex.from_lengths(lengths, first_step), "env": th.cat(envs)}
+    joined["extras"] = joined_extras([one.extras for one in batches], [one.n_rows for one in batches])
     for name in FACTS:
         joined[name] = _joined([getattr(one, name) for one in batches])
     return EpisodeBatch(**joined)
@@ -185,7 +178,6 @@ def _joined(values: Sequence[Any]) -> Any:
 #: The fields that are laid out row after row or episode after episode, and nothing else.
 FACTS = (
     "observations",
-    "extras",
     "actions",
     "rewards",
     "behaviour_log_prob",

@@ -25,9 +25,9 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.batch import Observations, Steps
+from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.data.minibatches import Minibatch
 from sb3_pg.policies.contexts import distribution_left_alone
-from sb3_pg.policies.masks import ACTION_MASKS
 
 #: What most policies are told beside their observations.
 NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})

@@ -23,9 +23,10 @@ from stable_baselines3.common.policies import (
     MultiInputActorCriticPolicy,
 )
 
+from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
 from sb3_pg.policies.evaluation import extras_of
-from sb3_pg.policies.masks import ACTION_MASKS, can_be_masked, check_masks, mask_sizes, rows_of_masks
+from sb3_pg.policies.masks import can_be_masked, check_masks, mask_sizes, rows_of_masks
 
 
 class MaskableActorPolicy(WithoutCritic, MaskableActorCriticPolicy):

@@ -7,10 +7,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from sb3_contrib.common.maskable.utils import EXPECTED_METHOD_NAME
 
-#: The environment's method, and the policies' argument.
-ACTION_MASKS = EXPECTED_METHOD_NAME
 #: Kinds of NumPy's types that a mask may have.
 NUMBERS = "biuf"
 

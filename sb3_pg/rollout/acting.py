@@ -21,9 +21,13 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnRewardThreshold,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.policies.acting import actor_of
+from sb3_pg.policies.evaluation import NO_EXTRAS
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
+from sb3_pg.rollout.masks import masks_for
 
 #: SB3's own callbacks, which look at the policy or save it; what they call in their turn is asked separately.
 HARMLESS = (
@@ -60,26 +64,40 @@ class RolloutActor:
     buffer wants them step by step.
 
     :param n_steps: most steps of the rollout
+    :param use_masking: whether a maskable policy is given the environments' masks
     """
 
-    def __init__(self, policy: ActorCriticPolicy, buffer: EpisodeRolloutBuffer, n_steps: int, callback: BaseCallback):
+    def __init__(
+        self,
+        policy: ActorCriticPolicy,
+        buffer: EpisodeRolloutBuffer,
+        n_steps: int,
+        callback: BaseCallback,
+        env: VecEnv,
+        use_masking: bool,
+    ):
         self._buffer, self._n_steps = buffer, n_steps
+        self._env, self._use_masking = env, use_masking
+        #: What the policy was told at the last step beside observations, name -> ``(n_envs, ...)``
+        self.extras: Mapping[str, np.ndarray] = NO_EXTRAS
         self._is_watched = may_change_policy(callback)
         self._evaluations: list[tuple[th.Tensor, th.Tensor]] = []
         self._begin(policy)
 
     def _begin(self, policy: ActorCriticPolicy) -> None:
         self._first = self._buffer.pos
+        self._masks = masks_for(policy, self._env, self._use_masking)
+        if self._masks is None:
+            self.extras = NO_EXTRAS
         self._actor = actor_of(policy, self._buffer.n_envs, self._n_steps, self._buffer.takes_facts)
         if self._is_watched:
             self._actor.watch()
 
-    def act(self, obs: np.ndarray | dict[str, np.ndarray], extras: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Draw ``(n_envs, *action_shape)`` actions.
-
-        :param extras: name -> ``(n_envs, ...)`` what the policy is told beside the observations
-        """
-        return self._actor.act(obs, extras)
+    def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """Draw ``(n_envs, *action_shape)`` actions, under the masks of the environments as they are now."""
+        if self._masks is not None:
+            self.extras = {ACTION_MASKS: self._masks.read()}
+        return self._actor.act(obs, self.extras)
 
     @property
     def said(self) -> tuple[th.Tensor | dict[str, th.Tensor] | None, th.Tensor | None, th.Tensor | None]:

@@ -22,7 +22,7 @@ from sb3_pg.rollout.columns import ColumnsOnDemand
 from sb3_pg.rollout.credit import credit_of
 from sb3_pg.rollout.recording import StepRecorder
 from sb3_pg.rollout.running import FoundEpisodes, Running
-from sb3_pg.rollout.timeline import Timeline, by_time
+from sb3_pg.rollout.timeline import EXTRA, Timeline, by_time
 
 BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES)
 #: Least number of steps after which an episode that never ends is cut.
@@ -174,7 +174,7 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         timeline.add("actions", self._by_time("actions", self.actions, (self.action_dim,)))
         timeline.add("log_probs", self._column_by_time("log_probs"))
         for name, array in self._extras.items():
-            timeline.add(_EXTRA + name, array[: self.pos])
+            timeline.add(EXTRA + name, array[: self.pos])
         shown = {name: column[: self.pos] for name, column in (self.shown or {}).items()}
         shown["values"] = timeline.field("values")
         for name, before in shown.items():
@@ -257,7 +257,7 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
             advantage_edit=edit("advantages"),
             return_edit=edit("returns"),
             value_edit=edit("values"),
-            extras={name: take(_EXTRA + name) for name in self._extras},
+            extras={name: take(EXTRA + name) for name in self._extras},
         )
 
     def _what_follows(self, timeline: Timeline, last: np.ndarray, done: np.ndarray) -> dict[str, Any]:
@@ -318,7 +318,7 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         return super().get(batch_size)
 
 
-_OBSERVATION, _LAST, _EXTRA = "observation/", "last observation/", "extra/"
+_OBSERVATION, _LAST = "observation/", "last observation/"
 _SHOWN, _NOW = "shown/", "now/"
 
 

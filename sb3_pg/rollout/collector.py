@@ -17,11 +17,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.data.batch import Baseline
 from sb3_pg.data.checks import check_finite
-from sb3_pg.policies.evaluation import NO_EXTRAS
-from sb3_pg.policies.masks import ACTION_MASKS
+from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.rollout.acting import RolloutActor
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
-from sb3_pg.rollout.masks import masks_for
 from sb3_pg.rollout.normalizer import NormalizerStatistics
 
 
@@ -53,7 +51,6 @@ class EpisodeCollector(OnPolicyAlgorithm):
         :raises ValueError: for a reward or an observation that is not finite, or action masks that are none
         """
         buffer: EpisodeRolloutBuffer = rollout_buffer  # type: ignore[assignment]
-        masks = masks_for(self.policy, env, self.use_masking)
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
@@ -61,25 +58,23 @@ class EpisodeCollector(OnPolicyAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        actor = RolloutActor(self.policy, buffer, n_rollout_steps, callback)
+        actor = RolloutActor(self.policy, buffer, n_rollout_steps, callback, env, self.use_masking)
         statistics = NormalizerStatistics(self._vec_normalize_env)
 
         while n_steps < n_rollout_steps and not buffer.quota_filled:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            # After a reset that a step made: the masks are those of the observations
-            action_masks = None if masks is None else masks.read()
-            extras = NO_EXTRAS if action_masks is None else {ACTION_MASKS: action_masks}
-            actions = actor.act(self._last_obs, extras)  # type: ignore[arg-type]
+            actions = actor.act(self._last_obs)  # type: ignore[arg-type]
             # Names that a callback may know from SB3: None while a fast actor is at work
             obs_tensor, values, log_probs = actor.said
+            action_masks = actor.extras.get(ACTION_MASKS)
 
             clipped_actions = self._env_actions(actions)
             statistics.keep()
             # Noted before the step: an environment may write what it observes, and what is done, into the same arrays
             buffer.begin_step(self._last_obs)  # type: ignore[arg-type]
-            if extras:
-                buffer.add_extras(extras)
+            if actor.extras:
+                buffer.add_extras(actor.extras)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
             self.num_timesteps += env.num_envs

@@ -10,8 +10,9 @@ from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_suppo
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.policies.maskable import takes_masks
-from sb3_pg.policies.masks import ACTION_MASKS, NUMBERS, can_be_masked, check_masks, mask_sizes
+from sb3_pg.policies.masks import NUMBERS, can_be_masked, check_masks, mask_sizes
 
 
 class Masks(Protocol):

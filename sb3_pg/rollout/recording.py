@@ -9,6 +9,8 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
+from sb3_pg.data.extras import absent
+
 
 class StepRecorder(RolloutBuffer):
     """A rollout buffer that takes facts step by step: the values and log-probs of all steps may follow at the end."""
@@ -59,13 +61,13 @@ class StepRecorder(RolloutBuffer):
             self._noted = {key: np.array(value) for key, value in obs.items()} if is_dict else np.array(obs)  # type: ignore[union-attr]
 
     def add_extras(self, extras: Mapping[str, np.ndarray]) -> None:
-        """Note what the policy is told of the next step beside its observations; a rollout's first sets the types.
+        """Note what the policy is told of the next step beside its observations.
 
-        :param extras: name -> ``(n_envs, ...)``, of the same names at every step of a rollout
+        :param extras: name -> ``(n_envs, ...)``, of the same shape and type at all steps of a rollout that have it
         """
         for name, values in extras.items():
             if name not in self._extras:
-                self._extras[name] = np.zeros((self.buffer_size, *values.shape), dtype=values.dtype)
+                self._extras[name] = np.full((self.buffer_size, *values.shape), absent(name), dtype=values.dtype)
             self._extras[name][self.pos] = values
 
     def end_step(

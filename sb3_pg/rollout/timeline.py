@@ -8,8 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sb3_pg.data.extras import absent
+
 #: What is looked up at every row, and brought in order for all of them; the rest is gathered where it is used.
 MARKS = ("start", "done", "step", "truncated", "terminal_values")
+#: What the names of extras begin with.
+EXTRA = "extra/"
 Rows = slice | np.ndarray
 
 
@@ -63,7 +67,7 @@ class Timeline:
         return source
 
     def add(self, name: str, array: np.ndarray) -> None:
-        """One more field, ``(n_steps, n_envs, ...)``; a row that waited without it has 0 there."""
+        """One more field, ``(n_steps, n_envs, ...)``; a row that waited without it has a blank there."""
         self._fields[name] = array
 
     def field(self, name: str) -> np.ndarray:
@@ -96,14 +100,19 @@ class Timeline:
             array, waited = self._fields.get(name), old_fields.get(name)
             if array is None:  # a field of those that waited alone
                 one = old_fields[name]
-                array = np.zeros((self.n_steps, self.n_envs, *one.shape[1:]), dtype=one.dtype)
+                array = np.full((self.n_steps, self.n_envs, *one.shape[1:]), _blank(name), dtype=one.dtype)
             # take() is several times faster than array[index] where a row has several numbers
             values = array.reshape(-1, *array.shape[2:]).take(new, axis=0)
             if len(old) > 0:
-                values[old] = 0 if waited is None else waited.take(old_source, axis=0)
+                values[old] = _blank(name) if waited is None else waited.take(old_source, axis=0)
             return values
 
         return gather
+
+
+def _blank(name: str) -> bool | int:
+    """What a row has in a field that was not there for it."""
+    return absent(name.removeprefix(EXTRA)) if name.startswith(EXTRA) else 0
 
 
 def by_time(name: str, array: np.ndarray, shape: tuple[int, ...], is_flat: bool) -> np.ndarray:

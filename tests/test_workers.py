@@ -63,6 +63,10 @@ CASES: dict[str, Case] = {
     "REINFORCE total": reinforce(returns="total", baseline="time_mean", loss_reduction="episode"),
     "REINFORCE normalised": reinforce(normalize_advantage=True, discount_gradient=True, loss_reduction="step"),
     "VanillaPG joint critic": vanilla(**CUT, ent_coef=0.01, log_gradient_variance=True),
+    # Of which worker 0 has none
+    "VanillaPG cut episodes": dataclasses.replace(
+        vanilla(**CUT, log_gradient_variance=True), horizons=(4, 6), end_probability=0.0
+    ),
     "VanillaPG own critic": vanilla(**CUT_OWN, normalize_advantage=True),
     "VanillaPG critic in minibatches": vanilla(**CUT_OWN | {"incomplete_episodes": "carry"}, value_batch_size=7),
     "VanillaPG in pieces": vanilla(**CUT_OWN, micro_batch_size=5),

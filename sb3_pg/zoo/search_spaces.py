@@ -22,11 +22,12 @@ MONTE_CARLO: dict[str, Any] = {
     "bootstrap_truncated": False,
     "n_value_updates": 1,
     "value_learning_rate": None,
+    "value_batch_size": None,
 }
 #: The rest of an estimator with a critic of its own optimizer.
 CRITIC: dict[str, Any] = {"returns": "gae", "baseline": "value", "incomplete_episodes": "bootstrap"}
 #: What the learning rates of VanillaPG are drawn for.
-PLAIN_GRADIENT: dict[str, Any] = {"natural_gradient": False}
+PLAIN_GRADIENT: dict[str, Any] = {"natural_gradient": False, "target_kl": None}
 #: What every clip range that is drawn goes together with.
 PLAIN_WEIGHTS: dict[str, Any] = {
     "importance": "timestep",

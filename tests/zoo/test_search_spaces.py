@@ -24,12 +24,14 @@ CONFIGURED: dict[str, list[dict[str, Any]]] = {
     "reinforce": [
         {},
         {"baseline": "value", "value_learning_rate": 1e-3, "n_value_updates": 5, "bootstrap_truncated": True},
+        {"baseline": "value", "value_learning_rate": 1e-3, "value_batch_size": 64},
         {"baseline": "value", "incomplete_episodes": "bootstrap"},
         {"returns": "total"},
     ],
     "vanillapg": [
         {},
         {"natural_gradient": True, "max_grad_norm": None},
+        {"natural_gradient": True, "target_kl": 0.01, "value_batch_size": 128},
         {"returns": "reward_to_go", "baseline": "time_mean", "incomplete_episodes": "carry"},
         {"value_learning_rate": None, "n_value_updates": 1},
     ],
@@ -39,6 +41,7 @@ CONFIGURED: dict[str, list[dict[str, Any]]] = {
         {"importance": "none"},
         {"max_weight": 5.0, "self_normalize": True},
         {"defensive_coef": 0.1, "n_reused_batches": 2},
+        {"n_reused_batches": 2, "reused_advantages": "vtrace"},
         {"kl_constraint": "backtrack", "min_ess": 0.2},
         {"clip_range": 0.2, "clip_range_vf": 0.2},
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,7 +47,17 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
-    """Start a command line in the same folder, and let it run."""
+    """Start a command line in the same folder, and let it run.
+
+    It listens to Ctrl-C as at a terminal: a shell that runs the tests in the background has SIGINT ignored, and that is
+    handed on from process to process.
+    """
     return lambda line: subprocess.Popen(
-        words(line), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words(line),
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

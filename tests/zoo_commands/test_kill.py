@@ -125,22 +125,14 @@ def test_two_processes_create_one_database(start: Start, tmp_path: Path) -> None
 
 
 def test_interrupt_before_a_trial_has_finished(start: Start, tmp_path: Path) -> None:
-    """Ctrl-C: one line.
-
-    Once, on a machine that was busy with other things, it was sent and nothing happened (60 more tries did not repeat
-    it; C code that drops the errors of the Python it calls drops an interrupt too). Then, as a user would, once more.
-    """
+    """Ctrl-C: one line."""
     process = start(
         "optimize --algo reinforce --env CartPole-v1 -n 10000000 --n-trials 2 --storage s.log --study-name s"
     )
     wait_for(lambda: (tmp_path / "s.log").is_file() and "worker" in (tmp_path / "s.log").read_text(), process)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    try:
-        _, errors = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "Traceback" not in errors
     assert re.search(r"^sb3-pg optimize: no trial has finished", errors, re.MULTILINE)

@@ -141,7 +141,9 @@ def test_what_was_observed_at_an_end_is_kept(as_dict: bool, ending: Any, incompl
         followed = batch.is_followed
         th.testing.assert_close(ends[followed], observations[followed] + th.tensor([0.0, 0.0, 1.0]))
         kinds |= set(followed.tolist())
-    assert kinds == ({True} if ending == "truncated" and incomplete_episodes != "truncate" else kinds)
+    ends_are_followed, cuts_are_followed = ending == "truncated", incomplete_episodes != "truncate"
+    # With "carry" no episode is cut
+    assert kinds == {ends_are_followed} | ({cuts_are_followed} if incomplete_episodes != "carry" else set())
 
 
 def test_a_policy_that_stands_still_is_credited_as_before() -> None:
@@ -208,6 +210,24 @@ def test_a_bonus_of_a_callback_counts_again() -> None:
         bonus = th.zeros_like(plain)
         bonus[20 * update : 20 * update + 20] = 100.0
         th.testing.assert_close(edited - plain, bonus, rtol=1e-4, atol=1e-4)
+
+
+def test_a_clipped_critic_stays_near_what_it_says_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of past rows too, whatever a callback added to their advantages."""
+    fits: list[ValueLoss] = []
+
+    def watched(policy: Any, optimizer: Any, batch: EpisodeBatch, value_loss: ValueLoss, *args: Any) -> float:
+        fits.append(value_loss)
+        return fit_critic(policy, optimizer, batch, value_loss, *args)
+
+    replace_everywhere(monkeypatch, fit_critic, watched)
+    model = ispg(clip_range_vf=0.1)
+    samples = Samples(model)
+    model.learn(60, callback=Bonus())
+    for (sample, policy, _), loss in zip(samples.seen, fits, strict=True):
+        with th.no_grad():
+            today = policy.predict_values(sample.batch.observations).flatten()
+        th.testing.assert_close(loss.before, today, rtol=1e-5, atol=1e-5)
 
 
 def test_a_saved_history_goes_on_as_if_it_had_never_stopped() -> None:

@@ -33,6 +33,11 @@ class Edit:
         return th.where(self.now == self.shown, computed, self.now + (computed - self.shown))
 
 
+def edited(computed: th.Tensor, edit: Edit | None) -> th.Tensor:
+    """``(n_rows,)`` the numbers computed here as a callback left them; as they are without an edit."""
+    return computed if edit is None else edit.applied(computed)
+
+
 @dataclass(frozen=True)
 class Steps:
     """Some steps of a batch, as a policy is asked about them (:mod:`sb3_pg.policies.evaluation`).
@@ -95,7 +100,7 @@ class EpisodeBatch:
     @property
     def old_values(self) -> th.Tensor:
         """``(n_rows,)`` the values that a clipped critic may not leave far behind, as a callback edited them."""
-        return self.values if self.value_edit is None else self.value_edit.applied(self.values)
+        return edited(self.values, self.value_edit)
 
     @property
     def n_rows(self) -> int:

@@ -127,25 +127,18 @@ def discounted_suffix_sum(values: th.Tensor, episodes: EpisodeIndex, discount: f
     """
     check_rows("values", values, episodes.n_rows)
     if isinstance(discount, th.Tensor):
-        return _suffix_sum_of_rows(values, episodes, discount)
+        check_rows("discount", discount, episodes.n_rows)
+        factor = discount.to(values.dtype)
+    else:
+        factor = th.tensor(discount, dtype=th.float64)  # a number, which does not change the type of what it multiplies
     sums = values.clone()
     remaining = episodes.remaining
-    span, factor, longest = 1, discount, int(episodes.lengths.max()) if episodes.n_episodes else 0
-    while span < longest:
-        following = th.where(remaining[:-span] >= span, sums[span:], 0.0)
-        sums = th.cat([sums[:-span] + factor * following, sums[-span:]])
-        span, factor = 2 * span, factor * factor
-    return sums
-
-
-def _suffix_sum_of_rows(values: th.Tensor, episodes: EpisodeIndex, discounts: th.Tensor) -> th.Tensor:
-    """The same where each row has a discount of its own, whose products double with the sums."""
-    check_rows("discount", discounts, episodes.n_rows)
-    sums, factors, remaining = values.clone(), discounts.to(values.dtype), episodes.remaining
     span, longest = 1, int(episodes.lengths.max()) if episodes.n_episodes else 0
     while span < longest:
-        follows = remaining[:-span] >= span
-        sums = th.cat([sums[:-span] + th.where(follows, factors[:-span] * sums[span:], 0.0), sums[-span:]])
-        factors = th.cat([th.where(follows, factors[:-span] * factors[span:], 0.0), factors[-span:]])
+        here, there = (factor[:-span], factor[span:]) if factor.ndim else (factor, factor)
+        following = th.where(remaining[:-span] >= span, here * sums[span:], 0.0)
+        sums = th.cat([sums[:-span] + following, sums[-span:]])
+        # A product that reaches beyond its episode is never used
+        factor = th.cat([here * there, factor[-span:]]) if factor.ndim else here * there
         span *= 2
     return sums

@@ -82,7 +82,7 @@ def check_critic_of_ispg(
     if n_reused_batches > 0 and uses_critic and value_learning_rate is None:
         raise ValueError(
             f"n_reused_batches={n_reused_batches} would fit the critic, in a joint loss, to what old policies earned: "
-            "give it an optimizer of its own, which sees the newest batch alone (value_learning_rate=1e-3, say)"
+            "give it an optimizer of its own (value_learning_rate=1e-3, say)"
         )
 
 

@@ -74,7 +74,9 @@ class ImportanceTrainer(PolicyGradientAlgorithm):
             return batch, ValueLoss(credit.value_targets, batch.old_values, clip_range)
         sample = update.sample
         weights = update.ratios(whole_batch(sample.batch), sample.log_prob)
-        return sample.batch, ValueLoss(sample.credit.value_targets, sample.old_values, clip_range, weights)
+        # The newest batch's rows are the first
+        old_values = th.cat([batch.old_values, sample.batch.values[batch.n_rows :]])
+        return sample.batch, ValueLoss(sample.credit.value_targets, old_values, clip_range, weights)
 
     @property
     def _vtrace(self) -> VTrace | None:
@@ -104,7 +106,7 @@ class ImportanceTrainer(PolicyGradientAlgorithm):
         weighting = dataclasses.replace(self._weighting, normalize_advantage=False)
 
         def weights(credit: Credit) -> th.Tensor:
-            sample = WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob, batch.old_values)
+            sample = WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob)
             ratios = weighting.normalized(weighting.bounded(sample, everything, log_prob), everything)
             return weighting.weighted(sample, everything, ratios)
 

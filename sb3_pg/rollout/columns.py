@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Generator
 
 import numpy as np
@@ -19,13 +20,13 @@ class ColumnsOnDemand(RolloutBuffer):
     #: What the columns said, ``(buffer_size, n_envs)`` each; None if nobody has looked at this rollout's yet.
     shown: dict[str, np.ndarray] | None = None
 
+    @abstractmethod
     def _columns(self) -> dict[str, np.ndarray] | None:
         """The columns to show, None before the rollout is finished."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _in_use(self) -> np.ndarray | None:
         """``(buffer_size, n_envs)`` bool, which rows an update may use; None for all."""
-        raise NotImplementedError
 
     @property
     def advantages(self) -> np.ndarray:

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch as th
 
-from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, Returns, ReturnsBatch
+from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, Returns, ReturnsBatch, edited
 from sb3_pg.data.checks import is_number
 from sb3_pg.data.distributed import ragged_sum
 from sb3_pg.estimators import BATCH_BASELINES, generalized_advantage, reward_to_go, total_return
@@ -34,7 +34,7 @@ def value_targets_of(batch: EpisodeBatch, earned: th.Tensor, returns: Returns, g
     :return: ``(n_rows,)``, as a callback edited them in the buffer
     """
     targets = reward_to_go(batch.rewards, batch.episodes, gamma, batch.last_values) if returns == "total" else earned
-    return targets if batch.return_edit is None else batch.return_edit.applied(targets)
+    return edited(targets, batch.return_edit)
 
 
 def baseline_of(
@@ -78,8 +78,7 @@ def _values_of(baseline: Baseline, batch: EpisodeBatch, earned: th.Tensor) -> th
 
 def advantages_of(batch: EpisodeBatch, earned: th.Tensor, baseline: th.Tensor) -> th.Tensor:
     """What each step earned less its baseline, ``(n_rows,)``, as a callback edited it in the buffer."""
-    advantages = earned - baseline
-    return advantages if batch.advantage_edit is None else batch.advantage_edit.applied(advantages)
+    return edited(earned - baseline, batch.advantage_edit)
 
 
 def credit_of(

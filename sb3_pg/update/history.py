@@ -29,7 +29,8 @@ from sb3_pg.update.weighting import WeightedSample, Weighting
 class PastBatch:
     """A batch and its behaviour policy.
 
-    :param credit: what its steps were credited with when it was new
+    :param batch: as it was collected; its values are today's where it is credited again
+    :param credit: what its steps were credited with when it was new, or when they were last credited again
     :param policy: a frozen copy, of all that the policy was
     :param log_probs: policy's number -> ``(n_rows,)`` log-prob of this batch's actions under it
     """
@@ -79,7 +80,7 @@ class BatchHistory:
         :param vtrace: credits the past batches again; None: with what they were credited with when they were new
         """
         if self.size == 0:
-            return WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob, batch.old_values)
+            return WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob)
         newest = PastBatch(self._next_number, batch, credit, frozen_copy(policy), {self._next_number: log_prob})
         every = [newest, *self._past]
         for one in every:
@@ -89,24 +90,18 @@ class BatchHistory:
                     other.log_probs[one.number] = all_log_probs(one.policy, other.batch, rows, micro_batch_size)
         if vtrace is not None:
             for one in self._past:
-                one.credit = vtrace.credit(policy, one.batch, one.log_probs[newest.number], micro_batch_size)
+                one.batch = vtrace.renewed(policy, one.batch, micro_batch_size)
+                one.credit = vtrace.credit(one.batch, one.log_probs[newest.number])
         sample = WeightedSample(
             concatenate([one.batch for one in every]),
             concatenate_credit([one.credit for one in every]),
             _log_mixture(every, weighting),
             th.cat([one.log_probs[newest.number] for one in every]),
-            th.cat([batch.old_values, *(one.credit.returns - one.credit.advantages for one in self._past)]),
         )
-        self._keep(newest, may_be_credited_again=vtrace is not None)
-        return sample
-
-    def _keep(self, newest: PastBatch, may_be_credited_again: bool) -> None:
-        if not may_be_credited_again:  # what a callback made of it is in its credit
-            no_edits = dict.fromkeys(("advantage_edit", "return_edit", "value_edit"))
-            newest.batch = dataclasses.replace(newest.batch, **no_edits)  # type: ignore[arg-type]
         self._past.appendleft(newest)
         self._next_number += 1
         self._forget_policies()
+        return sample
 
     def _forget_policies(self) -> None:
         """Drop the log-probs under policies of which no batch is kept."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_pg.data.batch import Credit, EpisodeBatch
+from sb3_pg.data.batch import Credit, EpisodeBatch, edited
 from sb3_pg.estimators import log_ratio, vtrace_advantage
 from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.passes import all_values
@@ -24,28 +25,27 @@ class VTrace:
     gae_lambda: float
     max_ratio: float
 
-    def credit(
-        self, policy: ActorCriticPolicy, batch: EpisodeBatch, log_prob: th.Tensor, micro_batch_size: int | None
-    ) -> Credit:
+    def renewed(self, policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size: int | None) -> EpisodeBatch:
+        """The batch with today's values, of its states and of what follows its episodes.
+
+        :param batch: with its ``last_observations``
+        """
+        values, last_values = all_values(policy, batch, micro_batch_size), _last_values(policy, batch)
+        return dataclasses.replace(batch, values=values, last_values=last_values)
+
+    def credit(self, batch: EpisodeBatch, log_prob: th.Tensor) -> Credit:
         """Advantages of the policy as it is, and what its critic should say where these steps were taken.
 
         What a callback added to the batch when it was new is added again.
 
-        :param batch: with its ``last_observations``
+        :param batch: :meth:`renewed`
         :param log_prob: ``(n_rows,)`` under the policy as it is
         """
-        values = all_values(policy, batch, micro_batch_size)
         ratios = log_ratio(log_prob, batch.behaviour_log_prob)
-        last_values = _last_values(policy, batch)
-        advantages = vtrace_advantage(
-            batch.rewards, values, ratios, batch.episodes, self.gamma, self.gae_lambda, last_values, self.max_ratio
-        )
-        returns = advantages + values
-        return Credit(
-            returns=returns,
-            advantages=advantages if batch.advantage_edit is None else batch.advantage_edit.applied(advantages),
-            value_targets=returns if batch.return_edit is None else batch.return_edit.applied(returns),
-        )
+        discounts = (self.gamma, self.gae_lambda, batch.last_values, self.max_ratio)
+        advantages = vtrace_advantage(batch.rewards, batch.values, ratios, batch.episodes, *discounts)
+        returns = advantages + batch.values
+        return Credit(returns, edited(advantages, batch.advantage_edit), edited(returns, batch.return_edit))
 
 
 def _last_values(policy: ActorCriticPolicy, batch: EpisodeBatch) -> th.Tensor:

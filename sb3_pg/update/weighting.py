@@ -136,14 +136,12 @@ class WeightedSample:
     :param log_mixture: ``(n_rows,)`` log of the density of the mixture of all behaviour policies along the path of the
         row's weight, relative to that of its own; 0 where there is one policy
     :param log_prob: ``(n_rows,)`` under the policy as it was when the update began
-    :param old_values: ``(n_rows,)`` the values that a clipped critic may not leave far behind
     """
 
     batch: EpisodeBatch
     credit: Credit
     log_mixture: th.Tensor
     log_prob: th.Tensor
-    old_values: th.Tensor
 
     @property
     def rewards_to_the_end(self) -> th.Tensor:

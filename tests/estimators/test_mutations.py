@@ -85,8 +85,8 @@ MUTATIONS = [
     Mutation(
         "the discount of a doubled span is not squared",
         est.discounted_suffix_sum,
-        "2 * span, factor * factor",
-        "2 * span, factor",
+        "if factor.ndim else here * there",
+        "if factor.ndim else here",
         "test_reward_to_go_of_one_episode",
         ([1, 0, 3, 2], 0.5, [2, 2, 4, 2]),
     ),
@@ -168,9 +168,9 @@ MUTATIONS = [
     ),
     Mutation(
         "products of ratios do not double",
-        episodes_module._suffix_sum_of_rows,
-        "factors[:-span] * factors[span:]",
-        "factors[:-span]",
+        est.discounted_suffix_sum,
+        "th.cat([here * there, factor[-span:]])",
+        "th.cat([here, factor[-span:]])",
         "test_vtrace_without_a_limit_is_the_advantage_of_theta_whatever_v_is",
         (0.8,),
     ),

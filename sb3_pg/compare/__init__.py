@@ -1,0 +1,1 @@
+"""Comparisons of algorithms: runs, scores, statistics, one report."""

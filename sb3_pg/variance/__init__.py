@@ -1,0 +1,1 @@
+"""The gradient laboratory: bias and variance of the estimators, on the policy that one trains."""

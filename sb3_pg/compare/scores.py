@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sb3_pg.compare.records import Floats, Record
+from sb3_pg.statistics import area_under_curve
 
 #: Training episodes that a training score is the mean of, as in SB3's ``rollout/ep_rew_mean``.
 WINDOW = 100
@@ -53,12 +54,14 @@ class Scores:
         :param seeds: the rows; by default all that the algorithm has on every environment
         """
         rows = self.seeds(label) if seeds is None else seeds
-        columns = [[self.values[label, env_id][seed] for seed in rows] for env_id in self.env_ids]
-        return np.array(columns, dtype=np.float64).reshape(len(self.env_ids), len(rows)).T
+        scores = [[self.values[label, env_id][seed] for env_id in self.env_ids] for seed in rows]
+        return np.array(scores, dtype=np.float64).reshape(len(rows), len(self.env_ids))
 
     def failed(self) -> list[tuple[str, str, int]]:
         """The runs without a finite score."""
-        return [(*key, seed) for key, runs in self.values.items() for seed, one in runs.items() if not math.isfinite(one)]
+        return [
+            (*key, seed) for key, runs in self.values.items() for seed, one in runs.items() if not math.isfinite(one)
+        ]
 
     def counting_failures(self) -> Scores:
         """With the lowest score of any run on the same environment in the place of a run that has none.
@@ -94,8 +97,8 @@ def score(record: Record, metric: str) -> float:
         return math.nan
     steps, scores = record.evaluations.steps, record.evaluations.scores
     if metric == "area":
-        span = steps[-1] - steps[0]
-        return float(np.trapezoid(scores, steps) / span) if span > 0 else float(scores[-1])
+        is_curve = len(steps) > 1 and np.isfinite(scores).all()
+        return area_under_curve(steps, scores) if is_curve else math.nan
     return float(scores[-1] if metric == "final" else scores.max())
 
 

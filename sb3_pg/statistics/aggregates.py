@@ -20,7 +20,8 @@ def mean(scores: ArrayLike) -> Floats:
     :param scores: ``(..., runs, tasks)``
     :return: ``(...)``
     """
-    return np.asarray(check_scores(scores).mean(axis=(-2, -1)))
+    of_all: Floats = check_scores(scores).mean(axis=(-2, -1))
+    return of_all
 
 
 def median(scores: ArrayLike) -> Floats:
@@ -29,7 +30,8 @@ def median(scores: ArrayLike) -> Floats:
     :param scores: ``(..., runs, tasks)``
     :return: ``(...)``
     """
-    return np.asarray(np.median(check_scores(scores).mean(axis=-2), axis=-1))
+    of_tasks: Floats = np.median(check_scores(scores).mean(axis=-2), axis=-1)
+    return of_tasks
 
 
 def iqm(scores: ArrayLike) -> Floats:
@@ -41,7 +43,8 @@ def iqm(scores: ArrayLike) -> Floats:
     :return: ``(...)``
     """
     array = check_scores(scores)
-    return np.asarray(trim_mean(array.reshape(*array.shape[:-2], -1), proportiontocut=0.25, axis=-1))
+    trimmed: Floats = trim_mean(array.reshape(*array.shape[:-2], -1), proportiontocut=0.25, axis=-1)
+    return trimmed
 
 
 def optimality_gap(scores: ArrayLike, target: float = 1.0) -> Floats:
@@ -51,7 +54,8 @@ def optimality_gap(scores: ArrayLike, target: float = 1.0) -> Floats:
     :param target: rliable's gamma
     :return: ``(...)``, not negative
     """
-    return np.asarray(target - np.minimum(check_scores(scores), target).mean(axis=(-2, -1)))
+    gap: Floats = target - np.minimum(check_scores(scores), target).mean(axis=(-2, -1))
+    return gap
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
@@ -99,4 +103,5 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> Floats:
     for run in range(x.shape[-2]):
         of_run = x[..., [run], :]
         won += ((of_run > y).mean(axis=-2) + (of_run >= y).mean(axis=-2)) / 2
-    return np.asarray(won.mean(axis=-1) / x.shape[-2])
+    share: Floats = won.mean(axis=-1) / x.shape[-2]
+    return share

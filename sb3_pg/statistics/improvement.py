@@ -121,5 +121,6 @@ def seeds_needed(x: ArrayLike, y: ArrayLike, power: float = 0.8, level: float = 
     distance = float(probability_of_improvement(of_x, of_y)) - 0.5
     if abs(distance) < 1e-12:
         return None
+    n_tasks: int = of_x.shape[1]
     z = float(norm.ppf(1 - level / 2) + norm.ppf(power))
-    return max(2, math.ceil(z * z / (6 * of_x.shape[1] * distance**2)))
+    return max(2, math.ceil(z**2 / (6 * n_tasks * distance**2)))

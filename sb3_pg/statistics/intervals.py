@@ -23,7 +23,7 @@ METHODS = get_args(Method)
 #: Scores in memory at once, over all resamples.
 CHUNK = 2**20
 #: Resamples of one stratum alone, from which its share of the variance is taken.
-PILOT = 200
+PILOT = 100
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ def _limits(
 
 def _groups(samples: Sequence[ArrayLike], paired: bool) -> list[list[Floats]]:
     """The samples, those in one list that are drawn together."""
+    if not samples:
+        raise ValueError("there are no scores: give the interval at least one sample of shape (runs, tasks)")
     names = ["scores"] if len(samples) == 1 else [f"sample {i}" for i in range(len(samples))]
     arrays = [check_scores(sample, name) for sample, name in zip(samples, names, strict=True)]
     for array, name in zip(arrays, names, strict=True):

@@ -95,3 +95,21 @@ def _curve(algorithm: str, env_id: str, axis: str, runs: list[tuple[Floats, Floa
     curves = stack_curves(runs, grid)
     band = curve_band(curves, mean) if len(runs) > 1 else None
     return LearningCurve(algorithm, env_id, axis, grid, band, run_spread(curves), len(runs))
+
+
+def logged_curves(records: Sequence[Record], key: str) -> list[LearningCurve]:
+    """What the logger wrote under a key, over environment steps, a curve for each algorithm and environment.
+
+    :param key: SB3's, like ``train/approx_kl``; runs without it are left out
+    """
+    groups: dict[tuple[str, str], list[tuple[Floats, Floats]]] = {}
+    for record in records:
+        logged, clock = record.progress.get(key), record.progress.get(CLOCK)
+        if logged is None or clock is None:
+            continue
+        known = np.isfinite(logged) & np.isfinite(clock)
+        # Of rows at one step, as a resumed run may have, the last
+        known[:-1] &= ~(np.diff(clock) <= 0)
+        if known.sum() > 1:
+            groups.setdefault((record.algorithm, record.env_id), []).append((clock[known], logged[known]))
+    return [_curve(*names, "steps", runs) for names, runs in groups.items()]

@@ -1,0 +1,170 @@
+"""From charts to pictures: what a page shows, what a file holds, and the library that makes a picture interactive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from sb3_pg.report.theme import Palette, chart_config
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import altair as alt
+
+INSTALL = "figures need altair and vl-convert-python: pip install 'sb3-pg[compare]'"
+Spec: TypeAlias = "dict[str, Any]"
+
+
+class Chart(Protocol):
+    """Any altair chart."""
+
+    def to_dict(self) -> Spec:
+        """Its description in Vega-Lite."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One coordinate system of a figure.
+
+    :param layers: all that is drawn
+    :param hover: what is drawn on top where there is a pointer; its marks' tooltips are data with a field ``tip``, as
+        :func:`sb3_pg.report.layers.tip` makes it
+    :param height: pixels of the plot
+    """
+
+    title: str
+    layers: tuple[alt.Chart, ...]
+    hover: tuple[alt.Chart, ...]
+    height: int
+
+    def chart(self, width: int, is_interactive: bool) -> alt.LayerChart:
+        """All layers, with those for a pointer or without."""
+        alt, _ = _libraries()
+        layers = (*self.layers, *self.hover) if is_interactive else self.layers
+        chart: alt.LayerChart = alt.layer(*layers).properties(title=self.title, width=width, height=self.height)
+        # What a page's legend sets: the series switched off, and the one that is pointed at.
+        return chart.add_params(alt.param(name="hidden", value=[]), alt.param(name="focus", value=""))
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A figure: small multiples with one legend, which a page lays out by the width that it has.
+
+    :param legend: the series that the legend names; none if the figure says itself what is what
+    :param columns: panels side by side in a file, and at most on a page
+    :param has_points: whether the series are told apart by the shapes of points, and not by dashes alone
+    """
+
+    panels: tuple[Panel, ...]
+    palette: Palette
+    legend: tuple[str, ...]
+    columns: int
+    has_points: bool = False
+
+    @property
+    def width(self) -> int:
+        """Pixels of a plot in a file; a page has its own."""
+        return 560 if len(self.panels) == 1 else 250
+
+
+Drawable: TypeAlias = "Panels | Chart"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What fills one cell of a page.
+
+    :param spec: for the interactive picture
+    :param svg: for whoever reads without JavaScript
+    :param is_fluid: whether it can take any width
+    """
+
+    spec: Spec
+    svg: str
+    is_fluid: bool
+
+
+def pictures(chart: Drawable) -> list[Picture]:
+    """One picture a panel, without legends: the page has its own. A foreign chart is one, and keeps what it has."""
+    if not isinstance(chart, Panels):
+        spec = _spec(chart)
+        return [Picture(spec, svg(spec), _is_fluid(spec))]
+    config = {"config": {"legend": {"disable": True}}}
+    return [
+        Picture(
+            {**_spec(panel.chart(chart.width, is_interactive=True)), **config},
+            svg({**_spec(panel.chart(chart.width, is_interactive=False)), **config}),
+            is_fluid=True,
+        )
+        for panel in chart.panels
+    ]
+
+
+def whole(chart: Drawable) -> Spec:
+    """The figure in one piece, with its legend, as it is written to a file."""
+    alt, _ = _libraries()
+    if isinstance(chart, Panels):
+        chart = alt.concat(*(panel.chart(chart.width, is_interactive=False) for panel in chart.panels), columns=chart.columns)
+    return _spec(chart)
+
+
+def svg(spec: Spec) -> str:
+    """A picture as SVG, in the light colours."""
+    _, vl_convert = _libraries()
+    text: str = vl_convert.vegalite_to_svg(spec, vl_version=_version(), config=chart_config())
+    return text
+
+
+def png(drawn: str) -> bytes:
+    """An SVG as PNG, twice as fine as it is large."""
+    _, vl_convert = _libraries()
+    data: bytes = vl_convert.svg_to_png(drawn, scale=2)
+    return data
+
+
+@lru_cache(maxsize=1)
+def bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script without a network; it makes ``vegaEmbed`` known."""
+    _, vl_convert = _libraries()
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_version())
+    return script
+
+
+def finite(value: Any) -> Any:
+    """A copy in which nan and infinities are None: JSON has no word for them, and Vega leaves a gap."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _spec(chart: Chart) -> Spec:
+    spec: Spec = finite(chart.to_dict())
+    # The library is one of the version that altair writes for, and would warn of any other name that it has.
+    del spec["$schema"]
+    return spec
+
+
+def _is_fluid(spec: Spec) -> bool:
+    composed = {"hconcat", "vconcat", "concat", "facet", "repeat"} & spec.keys()
+    return not composed and not {"row", "column", "facet"} & spec.get("encoding", {}).keys()
+
+
+def _libraries() -> tuple[ModuleType, ModuleType]:
+    try:
+        import altair
+        import vl_convert
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    return altair, vl_convert
+
+
+def _version() -> str:
+    """Altair's version of Vega-Lite, as vl-convert has it: ``v6.1`` of ``v6.1.0``."""
+    altair, _ = _libraries()
+    return ".".join(altair.SCHEMA_VERSION.split(".")[:2])

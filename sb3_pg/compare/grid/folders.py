@@ -1,0 +1,97 @@
+"""Folders that are there whole or not at all, and locks that a process loses when it dies.
+
+A cell's place is ``<out>/<contender>/<environment>_<seed + 1>``. Whoever trains it holds ``.<place>.lock`` beside it,
+works in ``.<place>.<something of its own>`` and gives that the place's name in one step. So what lies beside a place
+whose lock nobody holds is what a dead process left. The locks are ``flock``'s: a shared file system has to support it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = "lock"
+
+
+def hidden(place: Path, suffix: str) -> Path:
+    """A name beside a place that the Zoo, and who looks for runs, does not take for one."""
+    return place.with_name(f".{place.name}.{suffix}")
+
+
+@contextmanager
+def locked(place: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a place's lock.
+
+    :param wait: wait for another process that has it; if not, the context's value says whether it is held
+    """
+    path = hidden(place, LOCK)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _acquire(path, wait)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _acquire(path: Path, wait: bool) -> int | None:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Whoever had it before has removed it by now: then this lock is one on a file that nobody else will see
+        if _is_file(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def whole_folder(place: Path) -> Iterator[Path]:
+    """A folder to work in that becomes the place's when the context ends, and disappears if it ends with an exception.
+
+    The place's lock must be held. What was in the place is replaced.
+    """
+    remove_leftovers(place)
+    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        yield folder
+        folder.chmod(place.parent.stat().st_mode & 0o777)  # mkdtemp's are for their owner alone
+        if place.exists():
+            place.rename(hidden(place, f"{folder.name.rpartition('.')[2]}-old"))
+        folder.rename(place)
+    finally:
+        remove_leftovers(place)
+
+
+def remove_leftovers(place: Path) -> None:
+    """Remove what is left of work on a place; its lock must be held."""
+    for path in place.parent.glob(f".{place.name}.*"):
+        if path != hidden(place, LOCK):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_abandoned(out: Path) -> None:
+    """Remove what dead processes left of work on any place of a grid, and their locks."""
+    for place in {path.with_name(path.name[1:].rpartition(".")[0]) for path in out.glob("*/.*_*.*")}:
+        with locked(place, wait=False) as is_mine:
+            if is_mine:
+                remove_leftovers(place)

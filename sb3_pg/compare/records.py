@@ -19,11 +19,13 @@ class Evaluations:
     :param steps: environment steps at each evaluation, ascending; shape ``(n_evaluations,)``
     :param returns: undiscounted, unnormalised returns of its episodes; shape ``(n_evaluations, n_episodes)``
     :param deterministic: whether the policy's mode acted; None if the run does not say
+    :param are_means: the one return of each evaluation is the mean of its episodes, of which no more is known
     """
 
     steps: Floats
     returns: Floats
     deterministic: bool | None = None
+    are_means: bool = False
 
     @property
     def scores(self) -> Floats:

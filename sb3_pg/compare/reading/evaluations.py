@@ -42,7 +42,7 @@ def read_evaluations(path: Path, deterministic: bool | None = None) -> tuple[Eva
 def evaluations_from_log(
     progress: dict[str, Floats], deterministic: bool | None = None
 ) -> tuple[Evaluations | None, Remarks]:
-    """The means of evaluations that a logger kept (``eval/mean_reward``), as evaluations of one episode each."""
+    """The means of evaluations that a logger kept (``eval/mean_reward``), as evaluations."""
     steps, means = progress.get("time/total_timesteps"), progress.get("eval/mean_reward")
     if steps is None or means is None:
         return None, ()
@@ -52,7 +52,7 @@ def evaluations_from_log(
     steps, means = steps[is_there], means[is_there]
     order, remarks = last_of_each(steps, "eval/mean_reward")
     remarks += ("evaluations: only their means are known, from the log",)
-    return Evaluations(steps[order], means[order, None], deterministic), remarks
+    return Evaluations(steps[order], means[order, None], deterministic, are_means=True), remarks
 
 
 def last_of_each(steps: Floats, name: str) -> tuple[np.ndarray, Remarks]:

@@ -40,9 +40,10 @@ class Session:
 def read_monitors(paths: Sequence[Path]) -> tuple[Episodes | None, Remarks]:
     """The episodes of all environments of a run, in the order in which they ended.
 
-    The steps of the whole run at an episode's end are exact where each environment has its own file (as ``make_vec_env``
-    and the Zoo name them, ``0.monitor.csv``, ``1.monitor.csv``, ...) and none was reset before its episode's end: the
-    environments of a VecEnv step together, so that when one of n has made ``c`` steps the run has made ``n c``.
+    The steps of the whole run at an episode's end are exact where each environment has its own file (as
+    ``make_vec_env`` and the Zoo name them: ``0.monitor.csv``, ``1.monitor.csv``, ...) and none was reset before its
+    episode's end: the environments of a VecEnv step together, so that when one of n has made ``c`` steps the run has
+    made ``n c``.
     Otherwise they are the sum of the lengths so far, as in SB3's ``results_plotter``. That is exact for one
     environment; in VecMonitor's one file for n it lacks the steps of the n - 1 episodes that are still going on.
     Where a run was resumed, those of the episodes that were cut are lacking from there on, in either case.

@@ -104,13 +104,16 @@ def _plain(value: Any) -> Any:
     beside = {key: item for key, item in value.items() if not key.startswith((":", "__"))}
     if "abc.ABCMeta" in value[":type:"] or "'type'" in value[":type:"]:
         return _UNTOLD  # a class, and its name is only in the pickle
-    if len(beside) == 1:
-        return _constant(next(iter(beside.values())))
     kind = value[":type:"].removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
-    return beside if kind == "dict" else kind
+    if kind == "dict":
+        return beside
+    if kind == "FloatSchedule":  # around every schedule
+        inside = str(beside.get("value_schedule", kind))
+        constant = re.fullmatch(r"ConstantSchedule\(val=(.+)\)", inside)
+        return number(constant[1]) if constant else _without_address(inside)
+    return _without_address(f"{kind}({', '.join(f'{name}={item}' for name, item in beside.items())})")
 
 
-def _constant(value: Any) -> Any:
-    """The number of a schedule that has one: ``ConstantSchedule(val=0.2)``."""
-    found = re.fullmatch(r"ConstantSchedule\(val=(.+)\)", value) if isinstance(value, str) else None
-    return value if found is None else number(found[1])
+def _without_address(text: str) -> str:
+    """A ``repr`` that is the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)

@@ -27,8 +27,8 @@ class _Loader(yaml.SafeLoader):
 
 def _ordered(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
     # One argument: a list of pairs
-    argument = node.value[0] if isinstance(node, yaml.SequenceNode) else None
-    pairs = loader.construct_sequence(argument, deep=True) if isinstance(argument, yaml.SequenceNode) else []
+    arguments = loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else []
+    pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
     # The last pair of a file that was cut may lack its value
     return {pair[0]: pair[1] for pair in pairs if isinstance(pair, list) and len(pair) == 2}
 

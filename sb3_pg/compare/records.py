@@ -19,11 +19,13 @@ class Evaluations:
     :param steps: environment steps at each evaluation, ascending; shape ``(n_evaluations,)``
     :param returns: undiscounted, unnormalised returns of its episodes; shape ``(n_evaluations, n_episodes)``
     :param deterministic: whether the policy's mode acted; None if the run does not say
+    :param are_means: the one return of each evaluation is the mean of its episodes, of which no more is known
     """
 
     steps: Floats
     returns: Floats
     deterministic: bool | None = None
+    are_means: bool = False
 
     @property
     def scores(self) -> Floats:
@@ -60,7 +62,11 @@ class Record:
     :param progress: what the logger wrote, column by column, by SB3's keys (``train/approx_kl`` ...), nan where a key
         was not logged; every array has the shape ``(n_logs,)``
     :param settings: hyperparameters, as in the Zoo's configurations
-    :param facts: what else is known: versions, commit, machine, command, network, seconds of training
+    :param facts: what else is known, under these names where it is: ``algorithm`` (behind the name), ``class``,
+        ``defaults`` (of hyperparameters that ``settings`` lacks), ``n_envs``, ``normalization`` (VecNormalize's
+        arguments; False without), ``network`` (``layers``: module -> shape of its weight, ``parameters``: their
+        number), ``eval_every``, ``n_eval_episodes``, ``versions`` (package -> version), ``commit``, ``machine``,
+        ``command``, ``train_seconds``, ``eval_seconds``, ``gradient_steps``, and others that a cell's folder has
     :param error: the traceback of a run that failed, empty otherwise
     :param remarks: what could not be read, a line each
     """
@@ -77,3 +83,17 @@ class Record:
     facts: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     remarks: tuple[str, ...] = ()
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every return of it, in evaluations and in training, is a number."""
+        parts = (self.evaluations, self.episodes)
+        return all(bool(np.isfinite(part.returns).all()) for part in parts if part is not None)
+
+    @property
+    def reached(self) -> int | None:
+        """The last environment step that anything of it is known of; None if nothing is."""
+        logged = self.progress.get("time/total_timesteps", np.empty(0))
+        steps = [part.steps for part in (self.evaluations, self.episodes) if part is not None]
+        known = np.concatenate([*steps, logged[np.isfinite(logged)]])
+        return int(known.max()) if len(known) else None

@@ -58,7 +58,7 @@ class Comparison:
 
     def _numbers(self) -> dict[str, Any]:
         analysis = self.analysis
-        return _plain(
+        numbers: dict[str, Any] = _plain(
             {
                 "scores": [_scores(record) for record in self.records],
                 "normalisation": {
@@ -81,6 +81,7 @@ class Comparison:
                 "warnings": list(self.audit.warnings),
             }
         )
+        return numbers
 
 
 def compare(

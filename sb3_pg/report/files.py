@@ -10,6 +10,7 @@ from sb3_pg.report.html import to_html
 from sb3_pg.report.latex import to_latex
 from sb3_pg.report.markdown import to_markdown
 from sb3_pg.report.page import Page, figures, named_tables
+from sb3_pg.report.theme import light
 
 
 def write_page(page: Page, folder: str | os.PathLike[str]) -> Path:
@@ -24,7 +25,7 @@ def write_page(page: Page, folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     try:
         for figure in figures(page):
-            svg = drawing.svg(drawing.whole(figure.chart))
+            svg = drawing.svg(drawing.whole(figure.chart), background=light("paper"))
             _write(folder / "figures" / f"{figure.name}.svg", svg.encode())
             _write(folder / "figures" / f"{figure.name}.png", drawing.png(svg))
         for table in named_tables(page):

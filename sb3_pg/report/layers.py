@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from sb3_pg.report.drawing import INSTALL
+from sb3_pg.report.drawing import INSTALL, Datasets
 from sb3_pg.report.series import Row, Rule, drawable
 from sb3_pg.report.theme import Palette, light
 
@@ -17,32 +17,38 @@ except ImportError as error:
 
 
 
-def data(rows: Sequence[Row]) -> alt.Data:
-    """Rows inside of the chart, without the texts that only its tooltips need."""
-    return alt.Data(values=[{key: value for key, value in row.items() if key != "text"} for row in rows])
+def chart(rows: Sequence[Row], datasets: Datasets) -> alt.Chart:
+    """A chart of rows that are kept in ``datasets``, once, and not in the chart: altair would copy them at every step."""
+    kept = [{key: value for key, value in row.items() if key != "text"} for row in rows]
+    name = next((name for name, known in datasets.items() if known == kept), f"data-{len(datasets)}")
+    datasets[name] = kept
+    return alt.Chart(alt.NamedData(name))
 
 
-def color(palette: Palette, legend: Sequence[str]) -> alt.Color:
-    """The colour of a row's series."""
+def color(palette: Palette, legend: Sequence[str], symbol_size: int = 400) -> alt.Color:
+    """The colour of a row's series, and its place in the legend: a line 20 pixels long, or a point that is smaller."""
     scale = alt.Scale(domain=list(palette.names), range=[palette.color(name) for name in palette.names])
-    return alt.Color("series:N", scale=scale, legend=_legend(legend))
+    # More than five names beside each other are wider than a page.
+    shown = alt.Legend(values=list(legend), columns=min(len(legend), 5), symbolSize=symbol_size) if legend else None
+    return alt.Color("series:N", scale=scale, legend=shown)
+
+
+# The colour of a row's series for what is not to be in the legend. With a scale of its own it would have to say so, and
+# Vega-Lite takes a legend that one layer switches off for switched off in all that have the same names.
+FILL = alt.FillValue(value=alt.ExprRef("colors[datum.series]"))
+STROKE = alt.StrokeValue(value=alt.ExprRef("colors[datum.series]"))
 
 
 def dash(palette: Palette, legend: Sequence[str]) -> alt.StrokeDash:
     """The dash of a row's series."""
     scale = alt.Scale(domain=list(palette.names), range=[palette.dash(name) for name in palette.names])
-    return alt.StrokeDash("series:N", scale=scale, legend=_legend(legend))
+    return alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(values=list(legend)))
 
 
-def shape(palette: Palette, legend: Sequence[str]) -> alt.Shape:
+def shape(palette: Palette, legend: Sequence[str] = ()) -> alt.Shape:
     """The symbol of a row's series."""
     scale = alt.Scale(domain=list(palette.names), range=[palette.shape(name) for name in palette.names])
-    return alt.Shape("series:N", scale=scale, legend=_legend(legend))
-
-
-def _legend(names: Sequence[str]) -> alt.Legend | None:
-    # More than five names beside each other are wider than a page.
-    return alt.Legend(values=list(names), columns=min(len(names), 5)) if names else None
+    return alt.Shape("series:N", scale=scale, legend=alt.Legend(values=list(legend)) if legend else None)
 
 
 def opacity(full: float) -> Any:
@@ -64,22 +70,44 @@ def scale(is_log: bool, limits: tuple[float, float] | None = None) -> alt.Scale:
     """A scale of numbers, which need not begin at 0."""
     if limits is not None:
         return alt.Scale(domain=list(limits), nice=False)
-    return alt.Scale(type="log") if is_log else alt.Scale(zero=False)
+    return alt.Scale(type="log", nice=False, padding=10) if is_log else alt.Scale(zero=False)
 
 
-def number_axis(channel: Literal["x", "y"], is_log: bool) -> alt.Axis:
-    """An axis of numbers, with as many labels as there is room for: 20k instead of 20,000."""
-    room = alt.ExprRef(f"ceil({'width / 60' if channel == 'x' else 'height / 40'})")
+def number_axis(channel: Literal["x", "y"], ticks: Sequence[float] = ()) -> alt.Axis:
+    """An axis of numbers, in thousands and millions where they are large.
+
+    :param ticks: where its labels are; by default Vega finds about five places
+    """
     labels = "format(datum.value, abs(datum.value) >= 10000 ? '~s' : '~g')"
-    return alt.Axis(tickCount=room, labelExpr=labels, grid=channel == "y", labelOverlap=True, labelFlush=not is_log)
+    places: Row = {"values": list(ticks)} if ticks else {"tickCount": 5}
+    # Panels below each other have their axes below each other.
+    extent: Row = {"minExtent": 34} if channel == "y" else {}
+    return alt.Axis(labelExpr=labels, grid=channel == "y", labelOverlap=True, **places, **extent)
 
 
-def reference_lines(rules: Iterable[Rule], orient: Literal["horizontal", "vertical"]) -> list[alt.Chart]:
+def log_ticks(values: Iterable[float | None]) -> list[float]:
+    """Between the smallest and the largest of positive numbers 1, 2 and 5 of each decade, or fewer if those are many."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return []
+    decades = range(math.floor(math.log10(min(there))), math.ceil(math.log10(max(there))) + 1)
+
+    def within(mantissas: Sequence[int], every: int = 1) -> list[float]:
+        ticks = (mantissa * 10.0**k for k in decades if k % every == 0 for mantissa in mantissas)
+        return [tick for tick in ticks if min(there) <= tick <= max(there)]
+
+    some = within([1, 2, 5])
+    return some if len(some) <= 9 else within([1], every=1 + len(decades) // 8)
+
+
+def reference_lines(
+    rules: Iterable[Rule], orient: Literal["horizontal", "vertical"], datasets: Datasets
+) -> list[alt.Chart]:
     """Dashed lines across a panel, at values of y or of x, with a word at each."""
     rows = [{"at": rule.value, "label": rule.label} for rule in rules if drawable(rule.value) is not None]
     if not rows:
         return []
-    base, muted = alt.Chart(data(rows)), light("muted")
+    base, muted = chart(rows, datasets), light("muted")
     line = base.mark_rule(strokeDash=[3, 3], color=muted)
     if orient == "horizontal":
         word = base.mark_text(color=muted, fontSize=10.5, align="left", dx=3, baseline="bottom", dy=-2)
@@ -88,9 +116,9 @@ def reference_lines(rules: Iterable[Rule], orient: Literal["horizontal", "vertic
     return [line.encode(x="at:Q"), word.encode(x="at:Q", y=alt.value(0), text="label:N")]
 
 
-def nothing_to_see() -> alt.Chart:
+def nothing_to_see(datasets: Datasets) -> alt.Chart:
     """What stands in a panel without a number to draw."""
-    return alt.Chart(data([{}])).mark_text(color=light("muted"), fontSize=13, text="no data")
+    return chart([{}], datasets).mark_text(color=light("muted"), fontSize=13, text="no data")
 
 
 def edges(xs: Sequence[float], is_log: bool) -> list[tuple[float, float]]:

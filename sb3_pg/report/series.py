@@ -108,11 +108,18 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def with_interval(value: float, low: float | None, high: float | None) -> str:
-    """An estimate as text, with its interval if it has one."""
+def with_interval(value: float, low: float | None, high: float | None, fmt: str = "") -> str:
+    """An estimate as text, with its interval if it has one.
+
+    :param fmt: a format specification; the default is :func:`number`'s
+    """
+
+    def text(one: float) -> str:
+        return format(one, fmt) if fmt else number(one)
+
     if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return number(value)
-    return f"{number(value)} [{number(low)}, {number(high)}]"
+        return text(value)
+    return f"{text(value)} [{text(low)}, {text(high)}]"
 
 
 def drawable(value: float | None, is_log: bool = False) -> float | None:

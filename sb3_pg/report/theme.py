@@ -99,21 +99,21 @@ def chart_config() -> dict[str, Any]:
     }
     return {
         "font": FONT,
-        "background": light("paper"),
+        "background": None,
         "aria": False,  # the caption says what a figure shows; every mark by itself would be noise
+        "padding": {"left": 1, "top": 4, "right": 8, "bottom": 2},
         "view": {"stroke": None},
         "axis": axis,
         "legend": {
             "labelColor": light("ink"),
             "labelFontSize": 12,
             "labelLimit": 400,
-            "symbolSize": 140,
             "symbolStrokeWidth": 2,
             "orient": "top",
             "title": None,
             "columnPadding": 18,
         },
-        "title": {"color": light("ink"), "fontSize": 13, "fontWeight": 600, "anchor": "start", "offset": 10},
+        "title": {"color": light("ink"), "fontSize": 13, "fontWeight": 600, "anchor": "start", "frame": "group", "offset": 8},
         "concat": {"spacing": 28},
     }
 

@@ -121,6 +121,9 @@ def train_cell(job: Job, wait: bool = False) -> CellResult | None:
         th.set_num_threads(1)
         with locked(job.place, wait) as is_mine:
             return (finished(job) or _train_into_place(job)) if is_mine else None
+    except Orphaned:
+        # There is nobody left to answer to, and a worker would wait for minutes to be asked again
+        os._exit(1)
     finally:
         th.set_num_threads(n_threads)
         _BUSY.release()

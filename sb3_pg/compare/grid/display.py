@@ -16,6 +16,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 from sb3_pg.compare.grid.evaluation import STEPS_FILE
+from sb3_pg.compare.grid.folders import place_beside
 from sb3_pg.compare.grid.questions import CellResult, Job, known
 
 
@@ -90,8 +91,8 @@ class Display:
         """Steps of the cells that are being trained."""
         steps: defaultdict[Path, int] = defaultdict(int)
         for path in self._out.glob(f"*/.*/{STEPS_FILE}"):
-            place = path.parent.with_name(path.parent.name[1:].rpartition(".")[0])
-            if place in self._open:
+            place = place_beside(path.parent)
+            if place is not None and place in self._open:
                 budget = self._open[place][0].cell.budget
                 steps[place] = min(max(steps[place], _number(path)), budget)
         return sum(steps.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -51,7 +52,7 @@ class GradientSteps:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: what JSON does not know becomes its ``repr``."""
+    """A value as JSON has it: classes and functions are their names, other things their ``repr`` without an address."""
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -60,7 +61,9 @@ def plain(value: Any) -> Any:
         return plain(value.item())
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return value.__name__ if isinstance(value, type) else repr(value)
+    if name := getattr(value, "__qualname__", ""):
+        return f"{value.__module__}.{name}"
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def versions() -> dict[str, str]:

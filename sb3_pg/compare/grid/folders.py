@@ -1,14 +1,16 @@
 """Folders that are there whole or not at all, and locks that a process loses when it dies.
 
-A cell's place is ``<out>/<contender>/<environment>_<seed + 1>``. Whoever trains it holds ``.<place>.lock`` beside it,
-works in ``.<place>.<something of its own>`` and gives that the place's name in one step. So what lies beside a place
-whose lock nobody holds is what a dead process left. The locks are ``flock``'s: a shared file system has to support it.
+A cell's place is ``<out>/<contender>/<environment>_<seed + 1>``. Whoever trains it holds ``.<place>.cell-lock`` beside
+it, works in ``.<place>.cell-<something of its own>`` and gives that the place's name in one step. So if nobody holds a
+place's lock, dead processes have left what lies beside it. The locks are ``flock``'s: a shared file system has to
+support it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,11 +18,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCK = "lock"
+#: Names of ours beside a place.
+HIDDEN = re.compile(r"\.(?P<place>.+_\d+)\.cell-[\w-]+")
 
 
 def hidden(place: Path, suffix: str) -> Path:
     """A name beside a place that the Zoo, and who looks for runs, does not take for one."""
-    return place.with_name(f".{place.name}.{suffix}")
+    return place.with_name(f".{place.name}.cell-{suffix}")
+
+
+def place_beside(path: Path) -> Path | None:
+    """The place that a hidden name belongs to; None for one that is not ours."""
+    match = HIDDEN.fullmatch(path.name)
+    return path.with_name(match["place"]) if match else None
 
 
 @contextmanager
@@ -71,12 +81,12 @@ def whole_folder(place: Path) -> Iterator[Path]:
     The place's lock must be held. What was in the place is replaced.
     """
     remove_leftovers(place)
-    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    folder = Path(tempfile.mkdtemp(prefix=hidden(place, "").name, dir=place.parent))
     try:
         yield folder
         folder.chmod(place.parent.stat().st_mode & 0o777)  # mkdtemp's are for their owner alone
         if place.exists():
-            place.rename(hidden(place, f"{folder.name.rpartition('.')[2]}-old"))
+            place.rename(folder.with_name(f"{folder.name}-old"))
         folder.rename(place)
     finally:
         remove_leftovers(place)
@@ -84,14 +94,14 @@ def whole_folder(place: Path) -> Iterator[Path]:
 
 def remove_leftovers(place: Path) -> None:
     """Remove what is left of work on a place; its lock must be held."""
-    for path in place.parent.glob(f".{place.name}.*"):
+    for path in place.parent.glob(hidden(place, "*").name):
         if path != hidden(place, LOCK):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_abandoned(out: Path) -> None:
     """Remove what dead processes left of work on any place of a grid, and their locks."""
-    for place in {path.with_name(path.name[1:].rpartition(".")[0]) for path in out.glob("*/.*_*.*")}:
+    for place in {place for path in out.glob("*/.*") if (place := place_beside(path)) is not None}:
         with locked(place, wait=False) as is_mine:
             if is_mine:
                 remove_leftovers(place)

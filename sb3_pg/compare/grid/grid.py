@@ -16,7 +16,7 @@ from sb3_pg.compare.grid import facts
 from sb3_pg.compare.grid.cell import train_cell
 from sb3_pg.compare.grid.contenders import Contender, parse_contenders
 from sb3_pg.compare.grid.display import display
-from sb3_pg.compare.grid.folders import remove_abandoned
+from sb3_pg.compare.grid.folders import hidden, remove_abandoned
 from sb3_pg.compare.grid.planning import check_at_least_1, missing, plan_cells
 from sb3_pg.compare.grid.questions import CellResult, Job, known
 
@@ -134,9 +134,10 @@ def _side_by_side(jobs: Sequence[Job], n_jobs: int, backend: str, wait: bool) ->
             parallel = Parallel(batch_size=1, pre_dispatch="n_jobs")
             found: list[CellResult | None] = parallel(delayed(train_cell)(job, wait) for job in jobs)
     except BrokenProcessPool as error:
+        begun = ", ".join(str(job.place) for job in jobs if list(job.place.parent.glob(hidden(job.place, "*").name)))
         raise RuntimeError(
-            "a worker was killed, often for want of memory; cells that had finished are there: the same call goes on, "
-            "with fewer jobs if need be"
+            f"a worker was killed, often for want of memory; not finished are {begun}; the same call goes on with what "
+            "is missing, with fewer jobs if need be"
         ) from error
     return found
 

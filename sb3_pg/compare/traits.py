@@ -110,7 +110,7 @@ def as_text(value: Any) -> str:
     """A value so that equal ones have the same text, wherever they were read: 100000.0 is 100000, {} is None."""
     if value is _Unsaid:
         return NOT_SAID
-    if value is None or value == {} or value == []:
+    if value is None or (isinstance(value, (Mapping, list, tuple)) and not value):
         return "none"
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"

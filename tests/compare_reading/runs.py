@@ -30,7 +30,7 @@ def run_zoo(folder: Path, *lines: Sequence[str]) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     script = ZOO.format(lines=[list(line) for line in lines])
     result = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stdout + result.stderr
 

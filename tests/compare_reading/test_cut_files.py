@@ -132,7 +132,7 @@ def test_model(tmp_path: Path) -> None:
     path = tmp_path / "model.zip"
     model.save(path)
     n_bytes = path.stat().st_size
-    for content in cuts(path, every=83):
+    for content in cuts(path, every=211):
         said = read_saved_model([path])
         assert said.seed == (7 if len(content) == n_bytes else None)
         assert [remark.split(":")[0] for remark in said.remarks] == ["model.zip"] * (len(content) < n_bytes)
@@ -200,7 +200,8 @@ def test_a_run_of_which_nothing_is_whole_is_still_there(tmp_path: Path) -> None:
     found = read_runs([tmp_path])
     assert len(found.records) == 1
     record = found.records[0]
-    assert record.evaluations is record.episodes is None
+    assert record.evaluations is None
+    assert record.episodes is None
     assert not record.progress
     for name in names:
         assert any(name in remark for remark in record.remarks), name

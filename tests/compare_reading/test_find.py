@@ -73,6 +73,7 @@ def test_our_algorithm_behind_vec_monitor(tmp_path: Path) -> None:
     assert record.evaluations is not None
     assert record.evaluations.are_means
     assert record.evaluations.steps.tolist() == [150]
+    assert any(remark.startswith("monitor.csv: of 3 environments at once") for remark in record.remarks)
     assert record.progress["train/ess"].shape == record.progress["time/total_timesteps"].shape
 
 
@@ -206,7 +207,6 @@ def test_names_that_the_user_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_evaluations(tmp_path / name)
     assert runs("mine=a,b") == [("mine", "CartPole-v1", 0), ("mine", "CartPole-v1", 1)]
     assert runs("mine=b*", "a") == [("a", "CartPole-v1", 0), ("mine", "CartPole-v1", 1), ("mine", "CartPole-v1", 2)]
-    assert runs("my=own=a") == [("my", "CartPole-v1", 0)] if (tmp_path / "own=a").exists() else True
     (tmp_path / "x=y").mkdir()
     write_evaluations(tmp_path / "x=y" / "seed_3")
     assert runs("x=y", env_id="X-v0") == [("x=y", "X-v0", 3)]

@@ -92,3 +92,10 @@ def test_missing_is_not_the_same_as_logged_and_no_number(tmp_path: Path) -> None
     assert columns.keys() == {"time/total_timesteps", "a", "b"}
     assert np.array_equal(columns["a"], [1, np.nan, -np.inf], equal_nan=True)
     assert remarks == ("progress.csv: not always finite where it was logged: a, b",)
+
+
+def test_scalars_that_are_no_numbers(tmp_path: Path) -> None:
+    path = write_events(tmp_path, ".d", (1, scalar("x", np.nan)), (2, scalar("x", 1.0)), (2, scalar("y", np.inf)))
+    columns, remarks = read_events([path])
+    assert np.array_equal(columns["x"], [np.nan, 1], equal_nan=True)
+    assert remarks == ("event files: not always finite where it was logged: x, y",)

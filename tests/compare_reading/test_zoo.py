@@ -101,7 +101,10 @@ def test_settings(found: Found) -> None:
 
 
 def test_tensorboard_logs_go_to_their_runs(found: Found) -> None:
-    """They lie in ``tb/CartPole-v1/PPO_1``, ``PPO_2`` and ``A2C_1``, and are found by the second of their making, or left out if two runs began in one."""
+    """They lie in ``tb/CartPole-v1/PPO_1``, ``PPO_2`` and ``A2C_1``, and are found by the second of their making.
+
+    If both of PPO began within it, theirs are left out with a line.
+    """
     logs = [run for run in found.records if run.progress]
     assert len(logs) + len(found.remarks) == 3
     for run in logs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sb3_pg.compare.reading.files import Remarks, cannot_read
-from sb3_pg.compare.reading.progress import Columns
+from sb3_pg.compare.reading.progress import Columns, not_finite
 
 #: A mark of every event file's name; SB3's writer goes on with the second of its making.
 MARK = "events.out.tfevents."
@@ -49,6 +50,7 @@ def read_events(paths: Iterable[Path]) -> tuple[Columns, Remarks]:
     steps = sorted(rows)
     keys = sorted({key for row in rows.values() for key in row})
     columns = {key: np.array([rows[step].get(key, np.nan) for step in steps], dtype=np.float64) for key in keys}
+    remarks += not_finite("event files", {key for row in rows.values() for key in row if not math.isfinite(row[key])})
     if rows:
         columns["time/total_timesteps"] = np.array(steps, dtype=np.float64)
     return columns, remarks

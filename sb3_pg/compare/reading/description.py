@@ -36,7 +36,7 @@ ENV_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*?-v\d+)(?![A-Za-z0-9])")
 SEED = re.compile(r"(?:^|(?<=[_\W]))(?:seed|s)[_=-]?(?P<seed>\d+)(?![A-Za-z0-9])", re.IGNORECASE)
 #: Words of a folder's name that tell nobody which contender a run belongs to.
 EMPTY_WORDS = re.compile(
-    r"(?:^|(?<=[_\W]))((runs?|trials?|exps?|experiments?|reps?|logs?|train|eval|results?|tb|tensorboard)\d*|\d+)(?![A-Za-z0-9])",
+    r"(?:^|(?<=[_\W]))(runs?|trials?|exps?|experiments?|reps?|logs?|train|eval|results?|tb|tensorboard)\d*(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
 
@@ -88,7 +88,7 @@ def from_names(folder: Path, given: Path, env_id: str | None = None) -> Descript
     :param env_id: if it is known from elsewhere
     """
     n_below = len(folder.parts) - len(given.parts)
-    names = folder.parts[: max(len(given.parts) - 3, 0) : -1]
+    names = folder.parts[: max(len(given.parts) - 4, 0) : -1]
     if env_id is None:
         env_id = next(filter(None, map(_env_id, names)), None)
     seed = next((int(found["seed"]) for name in names if (found := SEED.search(name))), None)
@@ -117,7 +117,10 @@ def _contender(name: str, env_id: str | None) -> str:
         name = re.sub(rf"{stem}(-v\d+)?", "", name, flags=re.IGNORECASE) if stem else name
     for pattern in (SEED, EMPTY_WORDS):
         name = pattern.sub("", name)
-    return re.sub(r"([_\W])[_\W]+", r"\1", name).strip("_-. =")
+    name = re.sub(r"([_\W])[_\W]+", r"\1", name).strip("_-. =")
+    # PPO_1, 3: but with n_steps_64 it would be a variant that loses its number
+    before = re.sub(r"[_.-]?\d+$", "", name)
+    return before if not before or _algorithm(before, whole=True) else name
 
 
 def _algorithm(name: str, whole: bool = False) -> str | None:

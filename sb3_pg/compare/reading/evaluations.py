@@ -20,7 +20,8 @@ def read_evaluations(path: Path, deterministic: bool | None = None) -> tuple[Eva
     :param deterministic: whether the policy's mode acted, which the file does not say
     """
     try:
-        with np.load(path) as log:  # unpickles nothing
+        # NumPy leaves a file open that it was given by name and cannot read; it unpickles nothing
+        with path.open("rb") as file, np.load(file) as log:
             steps, returns = (np.asarray(log[key], dtype=np.float64) for key in ("timesteps", "results"))
     except KeyError as error:
         return None, (f"{path.name}: has no array {error.args[0].split()[0]}, so it is not EvalCallback's",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from sb3_pg.compare.reading.files import Remarks, cannot_read
-from sb3_pg.compare.reading.progress import Columns
+from sb3_pg.compare.reading.progress import Columns, not_finite
 
 #: A mark of every event file's name; SB3's writer goes on with the second of its making.
 MARK = "events.out.tfevents."
 #: Bytes around each record: its length and two check sums.
 FRAME = 16
+SECONDS = "time/time_elapsed"
 Rows = dict[int, dict[str, float]]
 
 
@@ -27,8 +29,9 @@ def second_of(path: Path) -> int | None:
 def read_events(paths: Iterable[Path]) -> tuple[Columns, Remarks]:
     """The scalars of one folder's event files as columns, a row for each step.
 
-    SB3 leaves ``time/total_timesteps`` out of event files, where it is the step; it comes back as a column. Of two
-    files in one folder the later is that of a run that went on: from its first step on it alone counts.
+    SB3 leaves ``time/total_timesteps`` and ``time/time_elapsed`` out of event files, which have a step and a time for
+    all that is in them: they come back as columns. Of two files in one folder the later is that of a run that went on:
+    from its first step on it alone counts.
     """
     rows: Rows = {}
     remarks: Remarks = ()
@@ -41,29 +44,33 @@ def read_events(paths: Iterable[Path]) -> tuple[Columns, Remarks]:
             remarks += (
                 f"{path.name}: begins at step {start}; {len(again)} later steps of an earlier file are left out",
             )
-        rows = {step: row for step, row in rows.items() if step not in again} | later
+        rows = {step: row for step, row in rows.items() if step not in again}
+        before = max((row[SECONDS] for row in rows.values()), default=0.0)
+        rows |= {step: row | {SECONDS: row[SECONDS] + before} for step, row in later.items()}
     steps = sorted(rows)
     keys = sorted({key for row in rows.values() for key in row})
     columns = {key: np.array([rows[step].get(key, np.nan) for step in steps], dtype=np.float64) for key in keys}
+    remarks += not_finite("event files", {key for row in rows.values() for key in row if not math.isfinite(row[key])})
     if rows:
         columns["time/total_timesteps"] = np.array(steps, dtype=np.float64)
     return columns, remarks
 
 
 def _rows(path: Path) -> tuple[Rows, Remarks]:
-    """The scalars of a file by step, up to the first record that is not whole."""
+    """The scalars of a file by step, with the seconds since it was begun, up to the first record that is not whole."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
 
     rows: Rows = {}
-    read = 0
+    read, begun = 0, None
     try:
         for record in RawEventFileLoader(str(path)).Load():
             read += len(record) + FRAME
             event = Event.FromString(record)
+            begun = event.wall_time if begun is None else begun
             scalars = {value.tag: scalar for value in event.summary.value for scalar in _scalar(value)}
             if scalars:
-                rows.setdefault(event.step, {}).update(scalars)
+                rows.setdefault(event.step, {SECONDS: event.wall_time - begun}).update(scalars)
         rest = path.stat().st_size - read
     except Exception as error:  # of protobuf's and TensorBoard's own kinds
         return rows, (cannot_read(path, error),)

@@ -96,7 +96,7 @@ def _folder(text: str) -> Path:
     if not folder.is_dir():
         what = f"{text} is a file: give the folder that it is in" if folder.exists() else f"there is no folder {text}"
         raise ValueError(what)
-    return Path(*folder.parts) if ".." not in folder.parts else folder.resolve()
+    return folder.resolve() if ".." in folder.parts else folder
 
 
 def _describe(place: Place) -> Description:
@@ -125,6 +125,10 @@ def _read(run: Run, env_id: str | None) -> Record:
     if place.monitors:
         episodes, more = read_monitors(place.monitors)
         remarks += more
+        n_envs = said.facts.get("n_envs") or 1
+        if len(place.monitors) == 1 and n_envs > 1:
+            name = place.monitors[0].name
+            remarks += (f"{name}: of {n_envs} environments at once; steps lack those of episodes that were going on",)
     progress, more = _progress(place, run.events)
     remarks += more
     if files := place.files(EVALUATIONS):

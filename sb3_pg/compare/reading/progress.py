@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,13 @@ def _columns(rows: Sequence[dict[str, str]], name: str, remarks: Remarks) -> tup
     columns = {key: np.array([number(row.get(key, "")) for row in rows], dtype=np.float64) for key in keys}
     columns = {key: values for key, values in columns.items() if not np.isnan(values).all()}
     bad = [key for key in keys if any(_is_bad(row.get(key, "")) for row in rows)]
-    if bad:
-        remarks += (f"{name}: not always finite where it was logged: {', '.join(sorted(bad))}",)
-    return columns, remarks
+    return columns, remarks + not_finite(name, bad)
+
+
+def not_finite(name: str, keys: Iterable[str]) -> Remarks:
+    """A line on keys that were logged with something else than a number; in a column that is as if they were not."""
+    bad = ", ".join(sorted(keys))
+    return (f"{name}: not always finite where it was logged: {bad}",) if bad else ()
 
 
 def _is_bad(text: str) -> bool:

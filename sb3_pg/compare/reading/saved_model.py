@@ -37,7 +37,7 @@ def read_saved_model(paths: Iterable[Path]) -> Description:
         try:
             with zipfile.ZipFile(path) as archive:
                 if not {"data", "policy.pth"} <= set(archive.namelist()):
-                    continue
+                    raise ValueError("it is no model of Stable-Baselines3's")
                 data = json.loads(archive.read("data"))
                 network = _network(archive.read("policy.pth"))
                 system = archive.read("system_info.txt").decode() if "system_info.txt" in archive.namelist() else ""

@@ -33,6 +33,10 @@ def _ordered(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
     return {pair[0]: pair[1] for pair in pairs if isinstance(pair, list) and len(pair) == 2}
 
 
+def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True)) if isinstance(node, yaml.SequenceNode) else ()
+
+
 def _text(loader: _Loader, suffix: str, node: yaml.Node) -> str:
     name = suffix.partition(":")[2] or suffix
     if isinstance(node, yaml.SequenceNode):
@@ -44,7 +48,7 @@ def _text(loader: _Loader, suffix: str, node: yaml.Node) -> str:
 
 
 _Loader.add_constructor(f"{PYTHON}object/apply:collections.OrderedDict", _ordered)
-_Loader.add_constructor(f"{PYTHON}tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
+_Loader.add_constructor(f"{PYTHON}tuple", _tuple)
 _Loader.add_multi_constructor(PYTHON, _text)
 _Loader.add_multi_constructor("!", _text)
 

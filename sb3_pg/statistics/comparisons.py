@@ -152,6 +152,8 @@ def _compare(
 
 
 def _verdict(improvement: Interval, p_value: float, level: float) -> Verdict:
-    if p_value > 1 - level or improvement.low <= 0.5 <= improvement.high:
-        return Verdict.NOT_SHOWN
-    return Verdict.BETTER if improvement.estimate > 0.5 else Verdict.WORSE
+    if p_value <= 1 - level and improvement.low > 0.5:
+        return Verdict.BETTER
+    if p_value <= 1 - level and improvement.high < 0.5:
+        return Verdict.WORSE
+    return Verdict.NOT_SHOWN

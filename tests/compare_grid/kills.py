@@ -46,10 +46,19 @@ def kill(process: subprocess.Popen[bytes], whole_group: bool) -> None:
     process.wait()
 
 
-def kill_once(out: Path, after: float, whole_group: bool) -> bool:
+def has_members(group: int) -> bool:
+    """Whether there is a process in a group."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_once(out: Path, after: float, whole_group: bool) -> int | None:
     """Start or resume the grid, and kill it so many seconds after its first cell has begun.
 
-    :return: whether it was still running then
+    :return: its process group; None if it had ended by then
     """
     process = start(out)
     before = set(out.glob("*/.*.cell-????????"))
@@ -58,8 +67,8 @@ def kill_once(out: Path, after: float, whole_group: bool) -> bool:
         process.wait(after)
     except subprocess.TimeoutExpired:
         kill(process, whole_group)
-        return True
-    return False
+        return process.pid
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             while kills < arguments.kills and len(answers(out)) < N_CELLS:
                 whole_group = rng.random() < 0.5
                 after = rng.uniform(0, 2)
-                if kill_once(out, after, whole_group):
+                if kill_once(out, after, whole_group) is not None:
                     kills += 1
                     what = "all" if whole_group else "the parent"
                     left = f"{len(answers(out))} cells, {len(litter(out))} left over"

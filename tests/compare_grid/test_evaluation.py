@@ -17,6 +17,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg import VanillaPG
 from sb3_pg.compare.grid.cell import CellExperiment, train_cell
+from sb3_pg.compare.grid.configs import configuration, find_task
+from sb3_pg.compare.grid.contenders import Contender
 from sb3_pg.compare.grid.evaluation import evaluate
 from sb3_pg.compare.grid.questions import Cell, Job
 from sb3_pg.zoo.runs import find_model, find_statistics
@@ -126,6 +128,21 @@ def test_the_mode_is_evaluated(tmp_path: Path) -> None:
         for flag in (True, False)
     ]
     assert (both[0] != both[1]).all()
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "ars", "crossq", "ddpg", "ppo_lstm", "qrdqn", "td3", "tqc", "trpo"])
+def test_every_algorithm(algorithm: str, tmp_path: Path) -> None:
+    """Those of Stable-Baselines3 and sb3-contrib that the other tests leave out, with the defaults of their classes."""
+    is_discrete = algorithm in ("a2c", "ars", "ppo_lstm", "qrdqn", "trpo")
+    task = find_task("CartPole-v1" if is_discrete else "Pendulum-v1")
+    found = configuration(
+        Contender(algorithm, algorithm, {"n_steps": 32} if algorithm == "ppo_lstm" else {}), task, "defaults"
+    )
+    cell = Cell(algorithm, algorithm, task.env_id, 0, found.settings, 128, 64, 1)
+    evaluations = trained(cell, tmp_path / "x_1")
+    assert evaluations["timesteps"][0] == 0
+    assert evaluations["timesteps"][-1] >= 128
+    assert (tmp_path / "x_1" / f"{task.env_id}.zip").is_file()
 
 
 #: Algorithm -> gradient steps in 384 steps: 3 rollouts of 128, PPO's of two passes of two minibatches.

@@ -61,10 +61,15 @@ def test_ten_kills(expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:
 
 def test_orphans(expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     """The parent alone is killed; the next grid begins while its workers are still there."""
-    assert kills.kill_once(tmp_path, 0.0, whole_group=False)
+    group = kills.kill_once(tmp_path, 0.0, whole_group=False)
+    assert group is not None
     fill(tmp_path)
     assert answers(tmp_path) == expected
     assert litter(tmp_path) == []
+    end = time.monotonic() + 120
+    while kills.has_members(group):
+        assert time.monotonic() < end, "workers of the dead grid are still there"
+        time.sleep(0.05)
 
 
 def test_two_at_once(expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:

@@ -44,16 +44,20 @@ class Orphaned(BaseException):
 
 
 class UntilOrphaned(BaseCallback):
-    """Breaks the training off once the process that started this one is dead."""
+    """Breaks the training off once the process that started this worker is dead."""
 
-    def __init__(self, parent: int) -> None:
+    def __init__(self, job: Job) -> None:
         super().__init__()
-        self._parent = parent
+        self._job = job
 
     def _on_step(self) -> bool:
-        if os.getppid() != self._parent:
-            raise Orphaned
+        _refuse_orphan(self._job)
         return True
+
+
+def _refuse_orphan(job: Job) -> None:
+    if job.parent not in (0, os.getpid(), os.getppid()):
+        raise Orphaned
 
 
 class CellExperiment(ExperimentManager):
@@ -118,6 +122,7 @@ def train_cell(job: Job, wait: bool = False) -> CellResult | None:
         raise RuntimeError("cells need a process each: start workers of one thread (dask worker --nthreads 1)")
     n_threads = th.get_num_threads()
     try:
+        _refuse_orphan(job)
         th.set_num_threads(1)
         with locked(job.place, wait) as is_mine:
             return (finished(job) or _train_into_place(job)) if is_mine else None
@@ -166,11 +171,8 @@ def _learn(job: Job, folder: Path, found: dict[str, Any]) -> None:
     with random_streams_kept(model.device):
         eval_env = experiment.create_envs(cell.n_eval_episodes, eval_env=True)
     evaluations = Evaluations(model, eval_env, cell.eval_every, cell.budget, folder, cell.deterministic)
-    callbacks = [*experiment.callbacks, evaluations]
-    if os.getppid() == job.parent:
-        callbacks.append(UntilOrphaned(job.parent))
     try:
-        model.learn(cell.budget, callback=callbacks)
+        model.learn(cell.budget, callback=[*experiment.callbacks, evaluations, UntilOrphaned(job)])
         evaluations.finish()
     finally:
         found |= evaluations.facts()

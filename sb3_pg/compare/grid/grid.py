@@ -73,11 +73,12 @@ def run_grid(
     """
     _check_machinery(jobs, backend, cell)
     contenders = parse_contenders(contenders) if isinstance(contenders, str) else list(contenders)
+    out = _folder(out)
     planned = plan_cells(
         contenders,
         env_ids,
         seeds,
-        _folder(out),
+        out,
         budget,
         config=config,
         n_envs=n_envs,
@@ -89,12 +90,13 @@ def run_grid(
     if cell is not None:
         planned = planned[cell[0] - 1 :: cell[1]]
     command, cwd = tuple(sys.orig_argv), os.getcwd()
-    commit, parent = facts.commit(Path(cwd)), os.getpid()
+    commit = facts.commit(Path(cwd))
+    parent = os.getpid() if backend == "loky" else 0
     planned = [
         replace(job, command=command, commit=commit, cwd=cwd, parent=parent, retry_failed=retry_failed)
         for job in planned
     ]
-    return _fill(Path(out), planned, jobs, backend, address, progress)
+    return _fill(out, planned, jobs, backend, address, progress)
 
 
 def _fill(
@@ -188,7 +190,7 @@ def _check_machinery(jobs: int, backend: str, cell: tuple[int, int] | None) -> N
 
 
 def _folder(out: str | Path) -> Path:
-    """The folder of the grid, made if it is not there."""
+    """The folder of the grid, made if it is not there; absolute, since workers may be anywhere."""
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: --out must be a folder")
@@ -198,4 +200,4 @@ def _folder(out: str | Path) -> Path:
         raise ValueError(f"{out} cannot be made: {error.strerror}") from error
     if not os.access(out, os.W_OK | os.X_OK):
         raise ValueError(f"{out} cannot be written to: give another --out")
-    return out
+    return out.absolute()

@@ -21,11 +21,14 @@ class Cell:
 
     :param label: the contender's
     :param algorithm: see :class:`~sb3_pg.compare.grid.contenders.Contender`
+    :param env_id: as it is registered
+    :param seed: of the run; the episodes of evaluations are the same for all
     :param settings: hyperparameters in the Zoo's format
     :param budget: environment steps to train for
     :param eval_every: steps between two evaluations
     :param n_eval_episodes: episodes of an evaluation
     :param deterministic: evaluate the policy's mode
+    :param device: PyTorch's
     """
 
     label: str
@@ -56,7 +59,7 @@ class Job:
     :param command: the command of the grid
     :param commit: of the grid's working directory
     :param cwd: where modules of the user's are
-    :param parent: the grid's process: a worker of its own stops when it dies
+    :param parent: the process whose child a worker is, which stops when it dies; 0: nobody's
     :param retry_failed: train it again if it has failed
     """
 

@@ -27,31 +27,52 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
 
 @dataclass(frozen=True)
 class Resampled:
-    """The whole sample, then each that lacks one batch, then each that lacks one block of the reference.
+    """The whole sample, then each that lacks one of n batches, then each that lacks one of m blocks of the reference.
 
-    :param batches: ``(n_resamples, n)`` 1 where a batch is part of the resample
-    :param blocks: ``(n_resamples, m)`` the same of the reference's blocks
+    Sums over each of these 1 + n + m samples, from the sum over the whole.
     """
 
-    batches: th.Tensor
-    blocks: th.Tensor
+    n: int
+    m: int
 
-    @classmethod
-    def of(cls, n: int, m: int) -> Resampled:
-        """Of so many batches and blocks."""
-        batches = th.ones(1 + n + m, n, dtype=th.float64)
-        blocks = th.ones(1 + n + m, m, dtype=th.float64)
-        batches[1 : 1 + n].fill_diagonal_(0)
-        blocks[1 + n :].fill_diagonal_(0)
-        return cls(batches, blocks)
+    def counts(self) -> tuple[th.Tensor, th.Tensor]:
+        """How many batches, and how many blocks, are in each sample."""
+        batches = self.sums(th.ones(self.n, dtype=th.float64))
+        blocks = self.sums_of_blocks(th.ones(self.m, dtype=th.float64))
+        return batches, blocks
+
+    def sums(self, values: th.Tensor) -> th.Tensor:
+        """sum_i v_i over the batches, from ``(n,)``."""
+        return self._joined(values.sum(), values, values.new_zeros(self.m))
+
+    def sums_of_blocks(self, values: th.Tensor) -> th.Tensor:
+        """sum_j v_j over the blocks, from ``(m,)``."""
+        return self._joined(values.sum(), values.new_zeros(self.n), values)
+
+    def squares(self, products: th.Tensor) -> th.Tensor:
+        """sum_ik P_ik over the pairs of batches, those with themselves among them, from ``(n, n)``."""
+        return self._joined(products.sum(), _share(products), products.new_zeros(self.m))
+
+    def squares_of_blocks(self, products: th.Tensor) -> th.Tensor:
+        """The same over the pairs of blocks, from ``(m, m)``."""
+        return self._joined(products.sum(), products.new_zeros(self.n), _share(products))
+
+    def pairs(self, products: th.Tensor) -> th.Tensor:
+        """sum_ij P_ij over batches and blocks, from ``(n, m)``."""
+        return self._joined(products.sum(), products.sum(1), products.sum(0))
+
+    @staticmethod
+    def _joined(whole: th.Tensor, of_batch: th.Tensor, of_block: th.Tensor) -> th.Tensor:
+        """Of the whole, and of what is left without the share of each batch and of each block."""
+        return th.cat([whole[None], whole - of_batch, whole - of_block])
 
     def estimate(self, values: th.Tensor) -> Estimate:
-        """From the values of a statistic on each resample, ``(n_resamples,)``, to its interval."""
-        n, m = self.batches.shape[1], self.blocks.shape[1]
+        """From the values of a statistic on each sample, ``(1 + n + m,)``, to its interval."""
         value = float(values[0])
-        variance = _jackknife_variance(values[1 : 1 + n]) + (_jackknife_variance(values[1 + n :]) if m else 0.0)
+        variance = _jackknife_variance(values[1 : 1 + self.n])
+        variance += _jackknife_variance(values[1 + self.n :]) if self.m else 0.0
         error = math.sqrt(variance) if variance >= 0 else math.nan
-        half = student_quantile(min(n, m or n) - 1) * error
+        half = student_quantile(min(self.n, self.m or self.n) - 1) * error
         return Estimate(value, error, value - half, value + half)
 
     def root_estimate(self, squares: th.Tensor) -> Estimate:
@@ -60,6 +81,11 @@ class Resampled:
         value = root(square.value)
         error = square.error / (2 * value) if value > 0 else math.nan
         return Estimate(value, error, root(square.low), root(square.high))
+
+
+def _share(products: th.Tensor) -> th.Tensor:
+    """``(n,)`` what the sum over all pairs owes to each: its pairs with all, in both orders, itself once."""
+    return products.sum(0) + products.sum(1) - products.diagonal()
 
 
 def _jackknife_variance(values: th.Tensor) -> float:
@@ -119,17 +145,16 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
     :param keeps_scale: whether the distance from the reference means anything
     """
     own, cross, reference = products.own, products.cross, products.reference
-    resampled = Resampled.of(len(own), len(reference))
-    rows, blocks = resampled.batches, resampled.blocks
-    n, m = rows.sum(1), blocks.sum(1)
-    trace, sq_norm = moments(own, rows)
-    of_reference = mean_sq_norm(_quadratic(reference, blocks), blocks @ reference.diagonal(), m)
-    together = ((rows @ cross) * blocks).sum(1) / (n * m)  # <mean gradient, mean of the reference>
+    resampled = Resampled(len(own), len(reference))
+    n, m = resampled.counts()
+    trace, sq_norm = moments(own, resampled)
+    sq_norm_of_blocks = resampled.squares_of_blocks(reference)
+    of_reference = mean_sq_norm(sq_norm_of_blocks, resampled.sums_of_blocks(reference.diagonal()), m)
+    together = resampled.pairs(cross) / (n * m)  # <mean gradient, mean of the reference>
     norms = own.diagonal().clamp(min=0).sqrt()
     lengths = th.where(norms > 0, norms, 1.0)
     unit = own / lengths[:, None] / lengths[None, :]
-    reference_norm = (_quadratic(reference, blocks).clamp(min=0)).sqrt() / m
-    cosines = ((blocks @ cross.T) / m[:, None] / lengths * rows).sum(1) / n / reference_norm
+    cosines = resampled.pairs(cross / lengths[:, None]) / n / sq_norm_of_blocks.clamp(min=0).sqrt()
     bias = sq_norm - 2 * together + of_reference
     bias = bias if keeps_scale else th.full_like(bias, math.nan)
     return Summary(
@@ -137,7 +162,7 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
         variance=resampled.estimate(trace),
         sq_norm=resampled.estimate(sq_norm),
         snr=resampled.estimate(sq_norm / trace),
-        pairwise_cosine=resampled.estimate(mean_pairwise_cosine(_quadratic(unit, rows), n)),
+        pairwise_cosine=resampled.estimate(mean_pairwise_cosine(resampled.squares(unit), n)),
         reference_cosine=resampled.estimate(cosines),
         direction=resampled.estimate(together / (sq_norm * of_reference).sqrt()),
         bias=resampled.root_estimate(bias),
@@ -145,21 +170,21 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
     )
 
 
-def moments(own: th.Tensor, rows: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """tr Cov(g) and |E g|^2 on each resample.
+def moments(own: th.Tensor, resampled: Resampled) -> tuple[th.Tensor, th.Tensor]:
+    """tr Cov(g) and |E g|^2 on each sample.
 
     :param own: ``(n, n)`` inner products
-    :param rows: ``(n_resamples, n)`` which are part of it
-    :return: ``(n_resamples,)`` each
+    :return: ``(1 + n + m,)`` each
     """
-    sq_norm_of_sum, sum_of_sq_norms, n = _quadratic(own, rows), rows @ own.diagonal(), rows.sum(1)
+    sq_norm_of_sum, sum_of_sq_norms = resampled.squares(own), resampled.sums(own.diagonal())
+    n = resampled.counts()[0]
     return covariance_trace(sq_norm_of_sum, sum_of_sq_norms, n), mean_sq_norm(sq_norm_of_sum, sum_of_sq_norms, n)
 
 
 def noise_scale_estimate(own: th.Tensor, unit: float) -> Estimate:
     """The noise scale with an interval, of gradients of ``unit`` episodes (or steps) each."""
-    resampled = Resampled.of(len(own), 0)
-    trace, sq_norm = moments(own, resampled.batches)
+    resampled = Resampled(len(own), 0)
+    trace, sq_norm = moments(own, resampled)
     # The reciprocal has an interval also where the signal may be none: the batch size may then be any
     inverse = resampled.estimate(sq_norm / trace / unit)
 
@@ -172,8 +197,8 @@ def noise_scale_estimate(own: th.Tensor, unit: float) -> Estimate:
 
 def norm_of_expectation(own: th.Tensor) -> Estimate:
     """|E g|, from the inner products of gradients."""
-    resampled = Resampled.of(len(own), 0)
-    return resampled.root_estimate(moments(own, resampled.batches)[1])
+    resampled = Resampled(len(own), 0)
+    return resampled.root_estimate(moments(own, resampled)[1])
 
 
 def curve(products: Products, keeps_scale: bool, episodes: int, steps: float) -> tuple[CurvePoint, ...]:
@@ -191,8 +216,3 @@ def curve(products: Products, keeps_scale: bool, episodes: int, steps: float) ->
 def root(square: float) -> float:
     """The root, 0 of what noise made negative."""
     return math.sqrt(max(square, 0.0)) if not math.isnan(square) else math.nan
-
-
-def _quadratic(products: th.Tensor, rows: th.Tensor) -> th.Tensor:
-    """|sum of the vectors that are part of it|^2 on each resample."""
-    return ((rows @ products) * rows).sum(1)

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_pg.envs import make_vec_env
@@ -104,7 +106,9 @@ def _model(given: argparse.Namespace, settings: Settings, path: Path | None, env
         return load_model(path, given.algo)
     kind: Any = algorithm_named(given.algo or "vanillapg")
     print(f"No --model: measuring a new policy of {kind.__name__}")
-    new: OnPolicyAlgorithm = kind("MlpPolicy", env, seed=settings.seed, device="cpu")
+    name = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
+    name = "CnnPolicy" if is_image_space(env.observation_space) else name
+    new: OnPolicyAlgorithm = kind(name, env, seed=settings.seed, device="cpu")
     return new
 
 

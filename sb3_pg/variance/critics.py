@@ -102,7 +102,8 @@ class Fit:
     @classmethod
     def from_arrays(cls, policy: ActorCriticPolicy, arrays: Mapping[str, np.ndarray]) -> Fit:
         """The inverse of :meth:`arrays`."""
-        network = fresh_network(policy)
+        with own_random_numbers(0):
+            network = fresh_network(policy)
         names = [name for name in arrays if name.startswith(_NETWORK)]
         network.load_state_dict({name.removeprefix(_NETWORK): th.as_tensor(arrays[name]) for name in names})
         shift, scale, explained, passes = arrays["numbers"].tolist()

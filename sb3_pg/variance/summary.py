@@ -4,13 +4,16 @@ Everything is computed from inner products, so that no more than two estimators'
 errors are the delete-one jackknife's over the batches and, apart, over the blocks of the reference (Efron & Tibshirani
 1993, "An introduction to the bootstrap", chapter 11); intervals are Student's, with the degrees of freedom of the
 smaller of the two samples.
+
+Squared norms of expectations need an interval of their own, since where the norm is small they are far from normal, and
+a sample that gives one too small a value gives it too small an error too: :func:`score_interval`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch as th
 
@@ -75,12 +78,10 @@ class Resampled:
         half = student_quantile(min(self.n, self.m or self.n) - 1) * error
         return Estimate(value, error, value - half, value + half)
 
-    def root_estimate(self, squares: th.Tensor) -> Estimate:
-        """The same of the root of a statistic that noise may make negative: 0 there; its error by the delta method."""
-        square = self.estimate(squares)
-        value = root(square.value)
-        error = square.error / (2 * value) if value > 0 else math.nan
-        return Estimate(value, error, root(square.low), root(square.high))
+
+def _centred(products: th.Tensor) -> th.Tensor:
+    """Inner products of vectors less their means, from those of the vectors, ``(n, m)``."""
+    return products - products.mean(0, keepdim=True) - products.mean(1, keepdim=True) + products.mean()
 
 
 def _share(products: th.Tensor) -> th.Tensor:
@@ -99,6 +100,21 @@ def student_quantile(degrees: int) -> float:
     from scipy.special import stdtrit  # takes long to import
 
     return float(stdtrit(degrees, (1 + CONFIDENCE) / 2)) if degrees >= 1 else math.nan
+
+
+def score_interval(square: float, spread: float, quantile: float) -> tuple[float, float]:
+    """All b^2 that an unbiased estimate of it is not too far from: Wilson's way, with the error that there is at b.
+
+    The estimate |D|^2 - tr V of b^2 = |E D|^2, with V = Cov(D), has the variance 4 E D^T V E D + 2 tr V^2 (for normal
+    D), which is at most 4 b^2 s + 2 s^2 with s^2 = tr V^2. The ends solve |estimate - b^2| = quantile * deviation.
+
+    :param square: the estimate
+    :param spread: s
+    :param quantile: of Student's, how many deviations are not too far
+    """
+    centre = square + 2 * quantile**2 * spread
+    half = math.sqrt(max(centre**2 - square**2 + 2 * (quantile * spread) ** 2, 0.0))
+    return max(centre - half, 0.0), max(centre + half, 0.0)
 
 
 def mean_estimate(values: Sequence[float] | th.Tensor) -> Estimate:
@@ -125,10 +141,23 @@ class Products:
     reference: th.Tensor
 
     @classmethod
+    def alone(cls, own: th.Tensor) -> Products:
+        """Without a reference."""
+        return cls(own, own.new_zeros(len(own), 0), own.new_zeros(0, 0))
+
+    @classmethod
     def of(cls, gradients: th.Tensor, reference: th.Tensor) -> Products:
         """Of ``(n, n_parameters)`` and ``(m, n_parameters)``, in double precision."""
         g, r = gradients.double(), reference.double()
         return cls(g @ g.T, g @ r.T, r @ r.T)
+
+    def spread(self) -> float:
+        """The root of tr V^2, with V the covariance of the mean gradient less the mean of the reference."""
+        n, m = len(self.own), len(self.reference)
+        own = _centred(self.own).square().sum() / (n * (n - 1)) ** 2
+        reference = _centred(self.reference).square().sum() / (m * (m - 1)) ** 2 if m > 1 else 0.0
+        cross = _centred(self.cross).square().sum() / (n * (n - 1) * m * (m - 1)) if m > 1 else 0.0
+        return math.sqrt(float(own + 2 * cross + reference))
 
     def averaged(self, k: int) -> Products:
         """Of the means of k gradients in a row; the rest that fills no group is left out."""
@@ -157,17 +186,45 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
     cosines = resampled.pairs(cross / lengths[:, None]) / n / sq_norm_of_blocks.clamp(min=0).sqrt()
     bias = sq_norm - 2 * together + of_reference
     bias = bias if keeps_scale else th.full_like(bias, math.nan)
+    sq_norm_estimate = squared(resampled.estimate(sq_norm), Products.alone(own).spread())
+    bias_estimate = rooted(squared(resampled.estimate(bias), products.spread()))
     return Summary(
         n=len(own),
         variance=resampled.estimate(trace),
-        sq_norm=resampled.estimate(sq_norm),
-        snr=resampled.estimate(sq_norm / trace),
+        sq_norm=sq_norm_estimate,
+        snr=wider(resampled.estimate(sq_norm / trace), sq_norm_estimate, 1 / float(trace[0])),
         pairwise_cosine=resampled.estimate(mean_pairwise_cosine(resampled.squares(unit), n)),
         reference_cosine=resampled.estimate(cosines),
         direction=resampled.estimate(together / (sq_norm * of_reference).sqrt()),
-        bias=resampled.root_estimate(bias),
-        relative_bias=resampled.root_estimate(bias / of_reference.clamp(min=0)),
+        bias=bias_estimate,
+        relative_bias=wider(
+            rooted(resampled.estimate(bias / of_reference.clamp(min=0))),
+            bias_estimate,
+            1 / root(float(of_reference[0])),
+        ),
     )
+
+
+def squared(estimate: Estimate, spread: float) -> Estimate:
+    """An estimate of a squared norm, with the interval that it needs."""
+    quantile = (estimate.high - estimate.value) / estimate.error if estimate.error > 0 else math.nan
+    if math.isnan(estimate.value) or math.isnan(quantile):
+        return estimate
+    low, high = score_interval(estimate.value, spread, quantile)
+    return replace(estimate, low=low, high=high)
+
+
+def rooted(square: Estimate) -> Estimate:
+    """The root of an estimate that noise may make negative: 0 there; its error by the delta method."""
+    value = root(square.value)
+    error = square.error / (2 * value) if value > 0 else math.nan
+    return Estimate(value, error, root(square.low), root(square.high))
+
+
+def wider(ratio: Estimate, numerator: Estimate, scale: float) -> Estimate:
+    """A ratio, whose interval is at least that of the numerator alone."""
+    ends = (numerator.low * scale, numerator.high * scale)
+    return replace(ratio, low=min(ratio.low, ends[0]), high=max(ratio.high, ends[1]))
 
 
 def moments(own: th.Tensor, resampled: Resampled) -> tuple[th.Tensor, th.Tensor]:
@@ -185,20 +242,21 @@ def noise_scale_estimate(own: th.Tensor, unit: float) -> Estimate:
     """The noise scale with an interval, of gradients of ``unit`` episodes (or steps) each."""
     resampled = Resampled(len(own), 0)
     trace, sq_norm = moments(own, resampled)
+    signal = squared(resampled.estimate(sq_norm), Products.alone(own).spread())
     # The reciprocal has an interval also where the signal may be none: the batch size may then be any
-    inverse = resampled.estimate(sq_norm / trace / unit)
+    inverse = wider(resampled.estimate(sq_norm / trace), signal, 1 / float(trace[0]))
 
-    def size(signal: float) -> float:
-        return float(noise_scale(th.tensor(1.0), th.tensor(signal)))
+    def size(snr: float) -> float:
+        return unit * float(noise_scale(th.tensor(1.0), th.tensor(snr)))
 
     value = size(inverse.value)
-    return Estimate(value, inverse.error * value**2, size(inverse.high), size(inverse.low))
+    return Estimate(value, inverse.error * value**2 / unit, size(inverse.high), size(inverse.low))
 
 
 def norm_of_expectation(own: th.Tensor) -> Estimate:
     """|E g|, from the inner products of gradients."""
     resampled = Resampled(len(own), 0)
-    return resampled.root_estimate(moments(own, resampled)[1])
+    return rooted(squared(resampled.estimate(moments(own, resampled)[1]), Products.alone(own).spread()))
 
 
 def curve(products: Products, keeps_scale: bool, episodes: int, steps: float) -> tuple[CurvePoint, ...]:

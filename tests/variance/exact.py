@@ -32,11 +32,10 @@ def tabular_model(mdp: TabularMDP, theta: th.Tensor, n_envs: int = EPISODES, **a
     arguments = {"gamma": GAMMA, "seed": 0, "device": "cpu", **arguments}
     model = VanillaPG("MlpPolicy", env, policy_kwargs={"net_arch": []}, **arguments)
     values = th.tensor([1.0, -1.0, 0.5])[: mdp.n_states]
+    wanted = {"action_net.weight": theta.T, "action_net.bias": 0.0, "value_net.weight": values, "value_net.bias": 0.0}
     with th.no_grad():
-        model.policy.action_net.weight.copy_(theta.T)  # type: ignore[operator,union-attr]
-        model.policy.action_net.bias.zero_()  # type: ignore[operator,union-attr]
-        model.policy.value_net.weight.copy_(values[None])
-        model.policy.value_net.bias.zero_()
+        for name, parameter in model.policy.named_parameters():
+            parameter.copy_(th.as_tensor(wanted[name]))
     return model
 
 
@@ -48,9 +47,8 @@ def laboratory(model: VanillaPG, folder: Path, **settings: Any) -> Laboratory:
 
 def logits_of(policy: ActorCriticPolicy) -> th.Tensor:
     """``(S, A)`` theta, in double precision."""
-    weight, bias = policy.action_net.weight.detach(), policy.action_net.bias.detach()
-    assert isinstance(weight, th.Tensor) and isinstance(bias, th.Tensor)
-    return (weight.T + bias).double()
+    parameters = policy.state_dict()
+    return (parameters["action_net.weight"].T + parameters["action_net.bias"]).double()
 
 
 def in_parameters(gradient: th.Tensor) -> th.Tensor:

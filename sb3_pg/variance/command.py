@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_pg.envs import make_vec_env
@@ -104,7 +106,9 @@ def _model(given: argparse.Namespace, settings: Settings, path: Path | None, env
         return load_model(path, given.algo)
     kind: Any = algorithm_named(given.algo or "vanillapg")
     print(f"No --model: measuring a new policy of {kind.__name__}")
-    new: OnPolicyAlgorithm = kind("MlpPolicy", env, seed=settings.seed, device="cpu")
+    name = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
+    name = "CnnPolicy" if is_image_space(env.observation_space) else name
+    new: OnPolicyAlgorithm = kind(name, env, seed=settings.seed, device="cpu")
     return new
 
 
@@ -141,21 +145,19 @@ def text_of(measurement: Measurement) -> str:
         f"{_interval(measurement.mean_return)}, length {_interval(measurement.mean_length)}, gradients of "
         f"{measurement.settings['episodes']} episodes, {facts['n_parameters']} parameters"
     ]
-    for one in measurement.references.values():
+    for reference in measurement.references.values():
         lines.append(
-            f"Reference ({one.aim}): {one.episodes} episodes, norm {_interval(one.norm)}, cosine of its halves "
-            f"{one.half_cosine:.3f}, noise {one.half_distance:.3g}"
+            f"Reference ({reference.aim}): {reference.episodes} episodes, norm {_interval(reference.norm)}, cosine of "
+            f"its halves {reference.half_cosine:.3f}, noise {reference.half_distance:.3g}"
         )
     lines += [f"Note: {remark}" for remark in measurement.remarks]
     wide = max(len(one.name) for one in measurement.estimators)
-    lines.append(
-        f"\n{'estimator':{wide}}  {'variance':>9}  {'SNR':>18}  {'pair cosine':>18}  {'rel. bias':>18}  noise scale"
-    )
+    heads = ("variance", "SNR", "pairwise cosine", "relative bias", "noise scale")
+    lines.append(f"\n{'estimator':{wide}}" + "".join(f"{head:>27}" for head in heads))
     for one in sorted(measurement.estimators, key=lambda one: -one.whole.snr.value):
         whole = one.whole
-        columns = (whole.snr, whole.pairwise_cosine, whole.relative_bias)
-        cells = "  ".join(f"{_interval(column):>18}" for column in columns)
-        lines.append(f"{one.name:{wide}}  {whole.variance.value:9.3g}  {cells}  {one.noise_scale.value:.3g} episodes")
+        columns = (whole.variance, whole.snr, whole.pairwise_cosine, whole.relative_bias, one.noise_scale)
+        lines.append(f"{one.name:{wide}}" + "".join(f"{_interval(column):>27}" for column in columns))
     return "\n".join(lines)
 
 

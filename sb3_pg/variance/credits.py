@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -23,7 +22,7 @@ from sb3_pg.estimators import BATCH_BASELINES, EPISODE_LEVELS, LEVELS, Importanc
 from sb3_pg.rollout.credit import baseline_of, returns_of
 from sb3_pg.update.episode_gradients import optimal_baseline
 from sb3_pg.update.weighting import WeightedSample, Weighting
-from sb3_pg.variance.critics import CRITICS, Critic, with_critic
+from sb3_pg.variance.critics import CRITICS
 
 Aim = Literal["discounted", "undiscounted"]
 BASELINES = ("none", "value", "optimal", *BATCH_BASELINES)
@@ -161,18 +160,17 @@ def multipliers(
     batch: EpisodeBatch,
     estimator: Estimator,
     gamma: float,
-    critics: Mapping[str, Critic],
     log_prob: th.Tensor,
 ) -> tuple[th.Tensor, th.Tensor]:
     """What the score of each step is multiplied by, and what the sum over the steps is divided by.
 
     :param policy: whose gradient is estimated
+    :param batch: as the estimator's critic sees it, see :func:`~sb3_pg.variance.critics.with_critic`
     :param gamma: of an estimator that has none of its own
     :param log_prob: ``(n_rows,)`` of the actions under that policy
     :return: ``(n_rows,)`` and a scalar
     """
     gamma = gamma if estimator.gamma is None else estimator.gamma
-    batch = with_critic(batch, critics[estimator.critic] if estimator.uses_critic else None, estimator)
     weighting = Weighting(
         estimator.importance,
         gamma,

@@ -7,7 +7,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch as th
@@ -59,20 +58,10 @@ def critic_of(policy: ActorCriticPolicy, shift: float = 0.0, scale: float = 1.0)
     return Critic(lambda batch: shift + scale * all_values(policy, batch, CACHE_ROWS), of_last)
 
 
-class Bootstrapping(Protocol):
-    """What says whether the end of an episode by a time limit is worth the critic's value of it."""
-
-    @property
-    def bootstrap_truncated(self) -> bool:
-        """Whether it is."""
-
-
-def with_critic(batch: EpisodeBatch, critic: Critic | None, what: Bootstrapping) -> EpisodeBatch:
-    """The batch as a critic sees it, None for no critic: values of its states, and of what follows a time limit."""
-    if critic is None:
-        return batch
+def with_critic(batch: EpisodeBatch, critic: Critic, bootstrap_truncated: bool) -> EpisodeBatch:
+    """The batch as a critic sees it: values of its states, and of what follows a time limit if that is to count."""
     last_values = th.zeros_like(batch.last_values)
-    if what.bootstrap_truncated and batch.last_observations is not None and batch.is_followed is not None:
+    if bootstrap_truncated and batch.last_observations is not None and batch.is_followed is not None:
         last_values = th.where(batch.is_followed, critic.of_last(batch.last_observations), 0.0)
     return dataclasses.replace(batch, values=critic.of_rows(batch), last_values=last_values)
 
@@ -113,7 +102,8 @@ class Fit:
     @classmethod
     def from_arrays(cls, policy: ActorCriticPolicy, arrays: Mapping[str, np.ndarray]) -> Fit:
         """The inverse of :meth:`arrays`."""
-        network = fresh_network(policy)
+        with own_random_numbers(0):
+            network = fresh_network(policy)
         names = [name for name in arrays if name.startswith(_NETWORK)]
         network.load_state_dict({name.removeprefix(_NETWORK): th.as_tensor(arrays[name]) for name in names})
         shift, scale, explained, passes = arrays["numbers"].tolist()

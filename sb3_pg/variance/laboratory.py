@@ -26,7 +26,7 @@ from sb3_pg.variance.credits import (
     multipliers,
     references,
 )
-from sb3_pg.variance.critics import Critic, Fit, critic_of, explained_variance, fit_to_returns, zero_critic
+from sb3_pg.variance.critics import Critic, Fit, critic_of, explained_variance, fit_to_returns, with_critic, zero_critic
 from sb3_pg.variance.drift import Step, log_probs_under, random_direction, surrogate_gains, weight_statistics
 from sb3_pg.variance.gradients import (
     acting_parameters,
@@ -255,9 +255,13 @@ class Laboratory:
         self, policy: ActorCriticPolicy, batch: EpisodeBatch, estimators: Sequence[Estimator], log_prob: th.Tensor
     ) -> th.Tensor:
         """``(n_estimators, n_parameters)`` on one batch, of a policy with the measured one's architecture."""
+        seen: dict[tuple[str, bool], EpisodeBatch] = {("", False): batch}
         weights = []
         for estimator in estimators:
-            per_row, divisor = multipliers(policy, batch, estimator, self.gamma, self.critics, log_prob)
+            view = (estimator.critic, estimator.bootstrap_truncated) if estimator.uses_critic else ("", False)
+            if view not in seen:
+                seen[view] = with_critic(batch, self.critics[view[0]], view[1])
+            per_row, divisor = multipliers(policy, seen[view], estimator, self.gamma, log_prob)
             weights.append(per_row / divisor)
         own = dict(policy.named_parameters())
         return weighted_scores(policy, {name: own[name] for name in self.parameters}, batch, th.stack(weights))

@@ -84,8 +84,8 @@ def measure_checkpoints(
 def _measurement(lab: Laboratory) -> Measurement:
     reference, measured = lab.reference(), lab.measured()
     references = {aim: reference_result(reference, lab, one, aim) for aim, one in lab.references.items()}
-    compared = {aim: _compared(lab, one, reference) for aim, one in lab.references.items()}
-    estimators = tuple(_result(lab, one, measured, compared[lab.aim_of(one)]) for one in lab.estimators)
+    compared = {aim: compared_with(lab, one, reference) for aim, one in lab.references.items()}
+    estimators = tuple(result_of(lab, one, measured, compared[lab.aim_of(one)]) for one in lab.estimators)
     direction = lab.direction(reference) if lab.settings.drifts or lab.settings.landscape else None
     drifts: tuple[DriftResult, ...] = ()
     landscape = None
@@ -170,7 +170,7 @@ def _critics(lab: Laboratory, measured: Stage) -> tuple[CriticResult, ...]:
 
 
 @dataclass(frozen=True)
-class _Compared:
+class Compared:
     """What estimators that share an objective are compared with.
 
     :param unbiased: the estimator whose gradients the reference is made of
@@ -183,16 +183,16 @@ class _Compared:
     after: Mapping[str, th.Tensor]
 
 
-def _compared(lab: Laboratory, unbiased: Estimator, reference: Stage) -> _Compared:
+def compared_with(lab: Laboratory, unbiased: Estimator, reference: Stage) -> Compared:
     blocks = reference.column(f"raw/{unbiased.name}").double()
     parts = th.stack([part.mean(0) for part in blocks.chunk(REFERENCE_PARTS)])
     mean_length = float(reference.column("steps").mean()) / lab.settings.episodes
     states, seed = lab.reference_states(), lab.seed_of(STREAMS.index("reference"), 0)
     after = {one: lab.transformed(one, states, parts, mean_length, seed) for one in lab.settings.transforms}
-    return _Compared(unbiased, blocks, after)
+    return Compared(unbiased, blocks, after)
 
 
-def _result(lab: Laboratory, estimator: Estimator, measured: Stage, compared: _Compared) -> EstimatorResult:
+def result_of(lab: Laboratory, estimator: Estimator, measured: Stage, compared: Compared) -> EstimatorResult:
     """One estimator at the policy that played."""
     result = estimator_result(lab, estimator, measured, compared.blocks)
     if estimator.keeps_scale:

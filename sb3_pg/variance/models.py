@@ -77,25 +77,24 @@ def identity(env: VecEnv) -> list[str]:
     while isinstance(inner, VecEnvWrapper):
         wrappers.append(type(inner).__name__)
         inner = inner.venv
-    return [
-        *wrappers,
-        type(inner).__name__,
-        str(env.num_envs),
-        str(env.observation_space),
-        str(env.action_space),
-        task(env),
-    ]
+    spec = _spec(env)
+    told = [] if spec is None else [str(spec.id), str(spec.kwargs)]
+    return [*wrappers, type(inner).__name__, *map(str, (env.num_envs, env.observation_space, env.action_space)), *told]
 
 
 def task(env: VecEnv) -> str:
-    """The id of the environment and its arguments; empty if it does not say."""
+    """The id of the environment; empty if it does not say."""
+    spec = _spec(env)
+    return "" if spec is None else str(spec.id)
+
+
+def _spec(env: VecEnv) -> Any:
+    """What Gymnasium knows of the environment, None for nothing."""
     try:
         spec = env.get_attr("spec", [0])[0]
     except (AttributeError, NotImplementedError, IndexError):
         spec = None
-    if spec is None:
-        spec = getattr(getattr(env.unwrapped, "vector_env", None), "spec", None)
-    return "" if spec is None else f"{spec.id} {spec.kwargs}"
+    return getattr(getattr(env.unwrapped, "vector_env", None), "spec", None) if spec is None else spec
 
 
 def algorithm_named(name: str) -> type[OnPolicyAlgorithm]:

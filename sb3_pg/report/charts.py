@@ -7,7 +7,7 @@ those that a logarithmic axis cannot show, are gaps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ except ImportError as error:
     raise ImportError(INSTALL) from error
 
 InPanel = TypeVar("InPanel", Curve, Interval)
-ROW_HEIGHT, CELL_HEIGHT, PLOT_HEIGHT = 30, 44, 190
+ROW_HEIGHT, CELL_HEIGHT, CELL_WIDTH, PLOT_HEIGHT = 30, 44, 74, 190
 
 
 def learning_curves(
@@ -61,15 +61,16 @@ def error_bars(
 
     :param rules: at values of y
     """
-    legend = _legend(curves, palette)
+    legend = _in_order((curve.series for curve in curves), palette)
 
     def draw(own: Sequence[Curve], axes: _Axes, datasets: Datasets) -> list[alt.Chart]:
+        """The layers of one panel."""
         rows = [row for row in axes.rows(own) if row["y"] is not None]
         _close_intervals(rows)
         barred = [row for row in rows if row["low"] is not None and row["high"] is not None]
         base = layers.chart(rows, datasets).encode(x=axes.x(), y=axes.y())
         line = base.mark_line(strokeWidth=1.2).encode(
-            strokeDash=layers.dash(palette, legend), stroke=layers.STROKE, opacity=layers.opacity(0.6)
+            detail="series:N", stroke=layers.STROKE, strokeDash=layers.DASH, opacity=layers.opacity(0.6)
         )
         points = base.mark_point(filled=True, size=60).encode(
             color=layers.color(palette, legend, symbol_size=90),
@@ -92,8 +93,7 @@ def intervals(
 
     :param rules: at values of x
     """
-    _legend(estimates, palette)
-    x_axis = _Axes(x_title, "")
+    axes = _Axes(x_title, "")
     datasets: Datasets = {}
     panels = []
     for title, own in _by_panel(estimates):
@@ -107,13 +107,13 @@ def intervals(
             }
             for one in own
         ]
-        names = [name for name in palette.names if any(one.series == name for one in own)]
+        names = _in_order((one.series for one in own), palette)
         y = alt.Y("series:N", title=None, sort=names, axis=alt.Axis(domain=False, ticks=False, labelLimit=180))
         base = layers.chart(rows, datasets).encode(y=y, color=layers.color(palette, ()))
         drawn = [
-            base.mark_bar(height=10).encode(x=x_axis.x("low"), x2="high:Q", opacity=layers.opacity(0.35)),
+            base.mark_bar(height=10).encode(x=axes.x("low"), x2="high:Q", opacity=layers.opacity(0.35)),
             base.mark_point(filled=True, size=80).encode(
-                x=x_axis.x(), opacity=layers.opacity(1), shape=layers.shape(palette, ())
+                x=axes.x(), opacity=layers.opacity(1), shape=layers.shape(palette, ())
             ),
             *layers.reference_lines(_of_panel(rules, title), "vertical", datasets),
         ]
@@ -132,14 +132,12 @@ def pairs(compared: Sequence[Pair], palette: Palette, *, title: str, center: flo
     :param center: where neither of two is ahead
     :param fmt: the format of its numbers
     """
-    names = [name for name in palette.names if any(name in (pair.row, pair.column) for pair in compared)]
-    for pair in compared:
-        palette.index(pair.row), palette.index(pair.column)
+    names = _in_order((name for pair in compared for name in (pair.row, pair.column)), palette)
     reach = max((abs(pair.value - center) for pair in compared if drawable(pair.value) is not None), default=0) or 1
     rows = [_cell(pair, center, reach, fmt) for pair in compared if drawable(pair.value) is not None]
     side = alt.Y("row:N", title=None, sort=names, axis=alt.Axis(domain=False, ticks=False))
     top = alt.X("column:N", title=title, sort=names)
-    top = top.axis(orient="top", domain=False, ticks=False, labelAngle=0, labelOverlap=False)
+    top = top.axis(orient="top", domain=False, ticks=False, labelAngle=0, labelOverlap=False, labelLimit=CELL_WIDTH)
     datasets: Datasets = {}
     base = layers.chart(rows, datasets).encode(y=side, x=top)
     sides = alt.Scale(domain=["above", "below"], range=[SERIES[0][0], SERIES[1][0]])
@@ -150,7 +148,8 @@ def pairs(compared: Sequence[Pair], palette: Palette, *, title: str, center: flo
     estimate = base.mark_text(fontSize=13, dy=-6, color=light("ink"), fontWeight=weight).encode(text="estimate:N")
     interval = base.mark_text(fontSize=9.5, dy=9, color=light("ink")).encode(text="interval:N")
     pointed = base.mark_rect(opacity=0, tooltip=alt.TooltipContent("data"))
-    panel = Panel("", (cells, estimate, interval), (pointed,), CELL_HEIGHT * max(len(names), 2))
+    height, least_width = CELL_HEIGHT * max(len(names), 2), 100 + CELL_WIDTH * len(names)
+    panel = Panel("", (cells, estimate, interval), (pointed,), height, least_width)
     return _arrange([panel] if rows else [], datasets, palette, ())
 
 
@@ -203,10 +202,11 @@ class _Axes:
 def _lines(
     curves: Sequence[Curve], palette: Palette, axes: _Axes, rules: Sequence[Rule] = (), is_step: bool = False
 ) -> Panels:
-    legend = _legend(curves, palette)
+    legend = _in_order((curve.series for curve in curves), palette)
     interpolate = "step-after" if is_step else "linear"
 
     def draw(own: Sequence[Curve], axes: _Axes, datasets: Datasets) -> list[alt.Chart]:
+        """The layers of one panel."""
         rows = axes.rows(own)
         base = layers.chart(rows, datasets).encode(x=axes.x())
         band = base.mark_area(interpolate=interpolate).encode(
@@ -312,10 +312,9 @@ def _of_panel(rules: Sequence[Rule], title: str) -> list[Rule]:
     return [rule for rule in rules if rule.panel in ("", title)]
 
 
-def _legend(drawn: Sequence[Curve] | Sequence[Interval], palette: Palette) -> tuple[str, ...]:
-    """The series of a figure, in the palette's order."""
-    names = {one.series for one in drawn}
-    return tuple(sorted(names, key=palette.index))
+def _in_order(names: Iterable[str], palette: Palette) -> list[str]:
+    """Each of the names once, as the palette has them."""
+    return sorted(set(names), key=palette.index)
 
 
 def _arrange(panels: Sequence[Panel], datasets: Datasets, palette: Palette, legend: Sequence[str]) -> Panels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -35,12 +35,18 @@ class Panel:
     :param hover: what is drawn on top where there is a pointer; its marks' tooltips are data with a field ``tip``, as
         :func:`sb3_pg.report.layers.tip` makes it
     :param height: pixels of the plot
+    :param least_width: pixels of the whole panel below which it is not legible: a narrower page scrolls it
     """
 
     title: str
     layers: tuple[alt.Chart, ...]
     hover: tuple[alt.Chart, ...]
     height: int
+    least_width: int = 0
+
+    def drawn(self, is_interactive: bool) -> tuple[alt.Chart, ...]:
+        """Its layers, with those for a pointer or without."""
+        return (*self.layers, *self.hover) if is_interactive else self.layers
 
 
 @dataclass(frozen=True)
@@ -62,16 +68,22 @@ class Panels:
 
     def chart(self, panel: Panel, is_interactive: bool) -> alt.LayerChart:
         """One of the panels, with its layers for a pointer or without."""
-        alt, _ = _libraries()
-        layers = (*panel.layers, *panel.hover) if is_interactive else panel.layers
+        altair, _ = _libraries()
         width = 560 if len(self.panels) == 1 else 250  # of the plot, in a file; a page has its own
-        chart: alt.LayerChart = alt.layer(*layers).properties(title=panel.title, width=width, height=panel.height)
+        chart: alt.LayerChart = altair.layer(*panel.drawn(is_interactive))
+        chart = chart.properties(title=panel.title, width=width, height=panel.height)
         return chart.add_params(
             # What a page's legend sets: the series switched off, and the one that is pointed at.
-            alt.param(name="hidden", value=[]),
-            alt.param(name="focus", value=""),
-            alt.param(name="colors", value={name: self.palette.color(name) for name in self.palette.names}),
+            altair.param(name="hidden", value=[]),
+            altair.param(name="focus", value=""),
+            altair.param(name="colors", value={name: self.palette.color(name) for name in self.palette.names}),
+            altair.param(name="dashes", value={name: self.palette.dash(name) for name in self.palette.names}),
         )
+
+    def data_of(self, panels: Iterable[Panel], is_interactive: bool) -> Datasets:
+        """What some of the panels are drawn from."""
+        names = {layer.data.name for panel in panels for layer in panel.drawn(is_interactive)}
+        return {name: rows for name, rows in self.datasets.items() if name in names}
 
 
 Drawable: TypeAlias = "Panels | Chart"
@@ -84,11 +96,13 @@ class Picture:
     :param spec: for the interactive picture
     :param svg: for whoever reads without JavaScript
     :param is_fluid: whether it can take any width
+    :param least_width: but not less than this
     """
 
     spec: Spec
     svg: str
     is_fluid: bool
+    least_width: int = 0
 
 
 def pictures(chart: Drawable) -> list[Picture]:
@@ -98,11 +112,16 @@ def pictures(chart: Drawable) -> list[Picture]:
         return [Picture(spec, svg(spec), _is_fluid(spec))]
 
     def alone(panel: Panel, is_interactive: bool) -> Spec:
-        spec = chart.chart(panel, is_interactive).to_dict(validate=False)
-        return _without_legends(_spec(spec, chart.datasets))
+        spec = _without_legends(chart.chart(panel, is_interactive).to_dict(validate=False))
+        return _spec(spec | {"datasets": chart.data_of([panel], is_interactive)})
 
     return [
-        Picture(alone(panel, is_interactive=True), svg(alone(panel, is_interactive=False)), is_fluid=True)
+        Picture(
+            spec=alone(panel, is_interactive=True),
+            svg=svg(alone(panel, is_interactive=False)),
+            is_fluid=True,
+            least_width=panel.least_width,
+        )
         for panel in chart.panels
     ]
 
@@ -111,9 +130,10 @@ def whole(chart: Drawable) -> Spec:
     """The figure in one piece, with its legend, as it is written to a file."""
     if not isinstance(chart, Panels):
         return _spec(chart.to_dict())
-    alt, _ = _libraries()
+    altair, _ = _libraries()
     panels = (chart.chart(panel, is_interactive=False) for panel in chart.panels)
-    return _spec(alt.concat(*panels, columns=chart.columns).to_dict(validate=False), chart.datasets)
+    spec = altair.concat(*panels, columns=chart.columns).to_dict(validate=False)
+    return _spec(spec | {"datasets": chart.data_of(chart.panels, is_interactive=False)})
 
 
 def svg(spec: Spec, background: str | None = None) -> str:
@@ -151,12 +171,10 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _spec(chart: Spec, datasets: Datasets | None = None) -> Spec:
+def _spec(chart: Spec) -> Spec:
     spec: Spec = finite(chart)
     # The library is one of the version that altair writes for, and would warn of any other name that it has.
     del spec["$schema"]
-    if datasets is not None:
-        spec["datasets"] = {name: datasets[name] for name in sorted(_names(spec))}
     return spec
 
 
@@ -165,14 +183,9 @@ def _without_legends(spec: Any) -> Any:
         return [_without_legends(item) for item in spec]
     if not isinstance(spec, dict):
         return spec
-    return {key: None if key == "legend" else item if key == "datasets" else _without_legends(item) for key, item in spec.items()}
-
-
-def _names(spec: Any) -> set[str]:
-    """The datasets that a description refers to."""
-    inside = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
-    own = {spec["data"]["name"]} if isinstance(spec, dict) and "data" in spec else set()
-    return own.union(*map(_names, inside))
+    if "field" in spec and "legend" in spec:
+        return spec | {"legend": None}
+    return {key: _without_legends(item) for key, item in spec.items()}
 
 
 def _is_fluid(spec: Spec) -> bool:

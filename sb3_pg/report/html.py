@@ -1,4 +1,4 @@
-"""A page as one HTML file that needs nothing else: no network, no second file, and without JavaScript no less to read."""
+"""A page as one HTML file that needs nothing else: no network, no second file, no JavaScript to be read."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ def _block(block: Block, level: int, anchors: _Anchors) -> str:
             return _section(block, level, anchors)
         case Details():
             inside = _blocks(block.blocks, level, anchors)
-            return f'<details><summary>{_inline(block.summary)}</summary><div class="folded">\n{inside}\n</div></details>'
+            return (
+                f'<details><summary>{_inline(block.summary)}</summary><div class="folded">\n{inside}\n</div></details>'
+            )
         case Paragraph():
             return f"<p>{_inline(block.text)}</p>"
         case Bullets():
@@ -144,12 +146,7 @@ def _table(table: Table) -> str:
     )
     body = ""
     for i, row in enumerate(table.cells()):
-        cells = "".join(
-            f'<th scope="row" class="{side}">{escape(text)}</th>'
-            if j == 0 and side == "l"
-            else f'<td class="{side}">{escape(text)}</td>'
-            for j, (side, text) in enumerate(zip(align, row, strict=True))
-        )
+        cells = "".join(_cell(text, side, j == 0) for j, (side, text) in enumerate(zip(align, row, strict=True)))
         body += f'<tr class="highlight">{cells}</tr>\n' if i in table.highlight else f"<tr>{cells}</tr>\n"
     label = escape(without_marks(table.caption))
     return (
@@ -157,6 +154,14 @@ def _table(table: Table) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table aria-label="{label}">'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div></figure>"
     )
+
+
+def _cell(text: str, side: str, is_first: bool) -> str:
+    # What is short stays in one line; a phone scrolls the table.
+    kind = f"{side} short" if len(text) <= 24 else side
+    if is_first and side == "l":
+        return f'<th scope="row" class="{kind}">{escape(text)}</th>'
+    return f'<td class="{kind}">{escape(text)}</td>'
 
 
 def _figure(figure: Figure) -> str:
@@ -176,7 +181,8 @@ def _panel(picture: Picture, prefix: str) -> str:
     # Vega numbers what it refers to inside of a picture from 0: two pictures on a page would share it.
     own = picture.svg.replace('id="', f'id="{prefix}-').replace("url(#", f"url(#{prefix}-")
     kind = "panel fluid" if picture.is_fluid else "panel"
-    return f'<div class="{kind}"><div class="picture">{own}</div>{_json(picture.spec)}</div>'
+    width = f' style="min-width:{picture.least_width}px"' if picture.least_width else ""
+    return f'<div class="{kind}"><div class="picture"{width}>{own}</div>{_json(picture.spec)}</div>'
 
 
 def _legend(chart: Panels) -> str:
@@ -192,9 +198,10 @@ def _legend(chart: Panels) -> str:
 
 def _swatch(name: str, palette: Palette, has_points: bool) -> str:
     dashes = " ".join(map(str, palette.dash(name)))
+    color = f"--series-{palette.index(name) % len(SERIES)}"
     symbol = f'<path d="{_SYMBOLS[palette.shape(name)]}" transform="translate(15,6)"/>' if has_points else ""
     return (
-        f'<svg width="30" height="12" aria-hidden="true" style="color:var(--series-{palette.index(name) % len(SERIES)})">'
+        f'<svg width="30" height="12" aria-hidden="true" style="color:var({color})">'
         f'<line x1="0" x2="30" y1="6" y2="6" stroke-dasharray="{dashes}"/>{symbol}</svg>'
     )
 

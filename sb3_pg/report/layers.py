@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 from sb3_pg.report.drawing import INSTALL, Datasets
@@ -16,9 +17,8 @@ except ImportError as error:
     raise ImportError(INSTALL) from error
 
 
-
 def chart(rows: Sequence[Row], datasets: Datasets) -> alt.Chart:
-    """A chart of rows that are kept in ``datasets``, once, and not in the chart: altair would copy them at every step."""
+    """A chart of rows that are kept in ``datasets``, once: altair would copy them with every copy of the chart."""
     kept = [{key: value for key, value in row.items() if key != "text"} for row in rows]
     name = next((name for name, known in datasets.items() if known == kept), f"data-{len(datasets)}")
     datasets[name] = kept
@@ -33,10 +33,11 @@ def color(palette: Palette, legend: Sequence[str], symbol_size: int = 400) -> al
     return alt.Color("series:N", scale=scale, legend=shown)
 
 
-# The colour of a row's series for what is not to be in the legend. With a scale of its own it would have to say so, and
-# Vega-Lite takes a legend that one layer switches off for switched off in all that have the same names.
+# The look of a row's series in a layer that the legend is not made of. With a scale of its own it would have to say so,
+# and Vega-Lite takes a legend that one layer switches off for switched off in all that have the same names.
 FILL = alt.FillValue(value=alt.ExprRef("colors[datum.series]"))
 STROKE = alt.StrokeValue(value=alt.ExprRef("colors[datum.series]"))
+DASH = alt.StrokeDashValue(value=alt.ExprRef("dashes[datum.series]"))
 
 
 def dash(palette: Palette, legend: Sequence[str]) -> alt.StrokeDash:
@@ -86,7 +87,7 @@ def number_axis(channel: Literal["x", "y"], ticks: Sequence[float] = ()) -> alt.
 
 
 def log_ticks(values: Iterable[float | None]) -> list[float]:
-    """Between the smallest and the largest of positive numbers 1, 2 and 5 of each decade, or fewer if those are many."""
+    """1, 2 and 5 of each decade between the smallest and the largest of positive numbers, fewer if those are many."""
     there = [value for value in values if value is not None]
     if not there:
         return []
@@ -127,7 +128,7 @@ def edges(xs: Sequence[float], is_log: bool) -> list[tuple[float, float]]:
     def middle(a: float, b: float) -> float:
         return math.sqrt(a * b) if is_log else (a + b) / 2
 
-    inner = [middle(a, b) for a, b in zip(xs, xs[1:], strict=False)]
+    inner = [middle(a, b) for a, b in pairwise(xs)]
     return list(zip([xs[0], *inner], [*inner, xs[-1]], strict=True))
 
 

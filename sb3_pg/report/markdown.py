@@ -71,7 +71,9 @@ def _plain(text: str) -> str:
     line = " ".join(text.split("\n"))
     marked = re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", line)
     # At a line's beginning: headings, lists, quotations.
-    return re.sub(r"^(\s*)([#+-]|\d+(?=[.)]))", r"\1\\\2", marked) if not re.match(r"\s*\d", line) else _numbered(marked)
+    return (
+        re.sub(r"^(\s*)([#+-]|\d+(?=[.)]))", r"\1\\\2", marked) if not re.match(r"\s*\d", line) else _numbered(marked)
+    )
 
 
 def _numbered(text: str) -> str:

@@ -113,7 +113,14 @@ def chart_config() -> dict[str, Any]:
             "title": None,
             "columnPadding": 18,
         },
-        "title": {"color": light("ink"), "fontSize": 13, "fontWeight": 600, "anchor": "start", "frame": "group", "offset": 8},
+        "title": {
+            "color": light("ink"),
+            "fontSize": 13,
+            "fontWeight": 600,
+            "anchor": "start",
+            "frame": "group",
+            "offset": 8,
+        },
         "concat": {"spacing": 28},
     }
 

@@ -30,7 +30,7 @@
   async function embed(picture, panel) {
     const spec = JSON.parse(panel.querySelector("script").textContent);
     const isFluid = panel.classList.contains("fluid");
-    if (isFluid) Object.assign(spec, { width: panel.clientWidth, autosize: { type: "fit-x", contains: "padding" } });
+    if (isFluid) Object.assign(spec, { width: picture.clientWidth, autosize: { type: "fit-x", contains: "padding" } });
     const place = document.createElement("div"); // elsewhere, so that the page doesn't jump
     const { view } = await vegaEmbed(place, spec, {
       mode: "vega-lite", renderer: "svg", actions: false, config, defaultStyle: false,
@@ -48,11 +48,12 @@
   const drawn = new Map();
   const observer = new ResizeObserver((entries) => {
     for (const { target: panel } of entries) {
-      const width = panel.clientWidth;
+      const picture = panel.querySelector(".picture");
+      const width = picture.clientWidth;
       if (!width) continue;
-      if (!drawn.has(panel)) drawn.set(panel, embed(panel.querySelector(".picture"), panel));
+      if (!drawn.has(panel)) drawn.set(panel, embed(picture, panel));
       drawn.get(panel).then((view) => {
-        if (view && view.width() !== width && panel.clientWidth === width) view.width(width).runAsync();
+        if (view && view.width() !== width && picture.clientWidth === width) view.width(width).runAsync();
       });
     }
   });

@@ -50,8 +50,9 @@ class EnvironmentAudit:
     :param seeds: contender -> seeds of its runs, ascending, then None for each that doesn't say its own
     :param common_seeds: those that every contender has
     :param missing: contender -> seeds that others have
-    :param differs: what was not equal, or is not known of all
+    :param differs: what was not equal
     :param equal: what was
+    :param unclear: what may have been, since it is not known of all
     """
 
     env_id: str
@@ -60,6 +61,12 @@ class EnvironmentAudit:
     missing: dict[str, tuple[int, ...]]
     differs: tuple[Row, ...]
     equal: tuple[Row, ...]
+    unclear: tuple[Row, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All of them."""
+        return (*self.differs, *self.equal, *self.unclear)
 
 
 @dataclass(frozen=True)
@@ -143,8 +150,9 @@ def _environment(env_id: str, records: Sequence[Record]) -> EnvironmentAudit:
         seeds,
         tuple(sorted(set.intersection(*known))),
         {name: some for name, some in missing.items() if some},
-        tuple(row for row in rows if not row.is_equal),
-        tuple(row for row in rows if row.is_equal),
+        differs=tuple(row for row in rows if row.is_known_to_differ),
+        equal=tuple(row for row in rows if row.is_equal),
+        unclear=tuple(row for row in rows if not (row.is_known_to_differ or row.is_equal)),
     )
 
 
@@ -266,9 +274,9 @@ def _warnings_of_rows(environments: Sequence[EnvironmentAudit]) -> Iterator[str]
     where: dict[str, list[str]] = {}
     for env in environments:
         for row in env.differs:
-            if row.is_known_to_differ and (sentence := _sentence(row)):
+            if sentence := _sentence(row):
                 where.setdefault(sentence, []).append(env.env_id)
-        rows = [row for row in (*env.differs, *env.equal) if row.kind == "hyperparameter" or row.name == "environments"]
+        rows = [row for row in env.rows if row.kind == "hyperparameter" or row.name == "environments"]
         unsaid = [name for name in env.seeds if all(row.values[name] == NOT_SAID for row in rows)]
         if unsaid:
             where.setdefault(f"nothing is known of the settings of {', '.join(unsaid)}", []).append(env.env_id)

@@ -14,8 +14,8 @@ from sb3_pg.compare.records import Record
 NOT_SAID = "not said"
 #: Of an algorithm that has no such hyperparameter.
 HAS_NONE = "-"
-#: Settings that are told under names of their own.
-NO_HYPERPARAMETERS = {"n_envs", "n_timesteps", "normalize", "policy"}
+#: Settings that are told under names of their own, or change no training.
+NO_HYPERPARAMETERS = {"n_envs", "n_timesteps", "normalize", "policy", "stats_window_size"}
 
 
 class _Unsaid:
@@ -108,7 +108,7 @@ def _policy_of_evaluation(run: Record) -> Any:
 
 def as_text(value: Any) -> str:
     """A value so that equal ones have the same text, wherever they were read: 100000.0 is 100000, {} is None."""
-    if value is _Unsaid:
+    if value is _Unsaid or value == "":
         return NOT_SAID
     if value is None or (isinstance(value, (Mapping, list, tuple)) and not value):
         return "none"

@@ -50,7 +50,7 @@ def environment(found: Audit) -> EnvironmentAudit:
 
 
 def row(found: Audit, name: str) -> Row:
-    (one,) = (row for row in (*environment(found).differs, *environment(found).equal) if row.name == name)
+    (one,) = (row for row in environment(found).rows if row.name == name)
     return one
 
 
@@ -63,6 +63,7 @@ def test_all_equal() -> None:
     assert env.common_seeds == (0, 1, 2, 3, 4)
     assert not env.missing
     assert not env.differs
+    assert not env.unclear
     assert {(row.name, row.kind, row.values["ppo"]) for row in env.equal} == {
         ("training steps", "setting", "1000"),
         ("environments", "setting", "8"),
@@ -96,11 +97,10 @@ def test_hyperparameters() -> None:
     assert row(found, "clip_range").values == {"ppo": "0.2", "a2c": "-", "sac": "not said"}
     assert row(found, "gamma").is_equal
     assert not row(found, "clip_range").is_equal
-    names = {
-        row.name for row in (*environment(found).differs, *environment(found).equal) if row.kind == "hyperparameter"
-    }
-    assert names == {"clip_range", "gamma"}
+    assert {row.name for row in environment(found).rows if row.kind == "hyperparameter"} == {"clip_range", "gamma"}
     assert not any("clip_range" in warning for warning in found.warnings)
+    found = audit([run("a2c", settings={"gamma": 0.9}), run("sac", settings={}, facts={"defaults": None})])
+    assert [row.name for row in environment(found).unclear] == ["gamma"]
 
 
 #: What is changed in the five runs of a2c, beside those of ppo and trpo -> a line.
@@ -240,7 +240,7 @@ def test_nothing_is_known() -> None:
     means = Evaluations(STEPS[:1], np.ones((1, 1)), are_means=True)
     bare = dataclasses.replace(run("mine", 0, budget=None, evaluations=means), facts={})
     found = audit([bare, run("ppo")])
-    values = {row.name: row.values["mine"] for row in (*environment(found).differs, *environment(found).equal)}
+    values = {row.name: row.values["mine"] for row in environment(found).rows}
     assert {name for name, value in values.items() if value != "not said"} == {"scores"}
     assert "nothing is known of the settings of mine (X-v0)" in found.warnings
     assert not any("not as many" in warning or "version" in warning for warning in found.warnings)

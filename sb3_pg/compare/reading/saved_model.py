@@ -21,6 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 import sb3_pg
 from sb3_pg.compare.reading.description import Description
 from sb3_pg.compare.reading.files import cannot_read, integer, number
+from sb3_pg.compare.traits import NOT_SAID
 
 #: Arguments of constructors that are no hyperparameters.
 OTHERS = {"policy", "env", "seed", "verbose", "device", "tensorboard_log", "stats_window_size", "_init_setup_model"}
@@ -51,7 +52,9 @@ def read_saved_model(paths: Iterable[Path]) -> Description:
 
 def _describe(data: dict[str, Any], network: dict[str, Any], system: str, remarks: tuple[str, ...]) -> Description:
     plain = {name: _plain(value) for name, value in data.items() if name in _hyperparameters()}
-    settings = {name: value for name, value in plain.items() if value is not _UNTOLD}
+    if plain.get("action_noise") is None:
+        plain.pop("action_noise", None)  # every model has it, whether its algorithm does or not
+    settings = {name: value for name, value in plain.items() if value != NOT_SAID}
     lines = [line.removeprefix("- ").partition(": ") for line in system.splitlines()]
     versions = {PACKAGES.get(name, name.lower()): text for name, _, text in lines if name not in ("OS", "GPU Enabled")}
     # After the sign it is the system's own build
@@ -63,7 +66,7 @@ def _describe(data: dict[str, Any], network: dict[str, Any], system: str, remark
         started=None if begun is None else (begun / 1e9 - SLACK, begun / 1e9 + SLACK),
         settings=settings,
         facts={
-            "defaults": settings,
+            "defaults": plain,
             "n_envs": integer(data.get("n_envs")),
             "network": network,
             "versions": versions or None,
@@ -94,16 +97,13 @@ def _hyperparameters() -> frozenset[str]:
     return frozenset(found - OTHERS)
 
 
-_UNTOLD = object()
-
-
 def _plain(value: Any) -> Any:
     """A value of the ``data``; of a pickled one what SB3 wrote beside it for people to read."""
     if not (isinstance(value, dict) and ":serialized:" in value):
         return value
     beside = {key: item for key, item in value.items() if not key.startswith((":", "__"))}
     if "abc.ABCMeta" in value[":type:"] or "'type'" in value[":type:"]:
-        return _UNTOLD  # a class, and its name is only in the pickle
+        return NOT_SAID  # a class, and its name is only in the pickle
     kind = value[":type:"].removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
     if kind == "dict":
         return beside

@@ -26,18 +26,19 @@ def write_page(page: Page, folder: str | os.PathLike[str]) -> Path:
     try:
         for figure in figures(page):
             svg = drawing.svg(drawing.whole(figure.chart), background=light("paper"))
-            _write(folder / "figures" / f"{figure.name}.svg", svg.encode())
-            _write(folder / "figures" / f"{figure.name}.png", drawing.png(svg))
+            write_whole(folder / "figures" / f"{figure.name}.svg", svg.encode())
+            write_whole(folder / "figures" / f"{figure.name}.png", drawing.png(svg))
         for table in named_tables(page):
-            _write(folder / "tables" / f"{table.name}.tex", to_latex(table).encode())
-        _write(folder / "report.md", to_markdown(page).encode())
-        _write(folder / "report.html", to_html(page).encode())
+            write_whole(folder / "tables" / f"{table.name}.tex", to_latex(table).encode())
+        write_whole(folder / "report.md", to_markdown(page).encode())
+        write_whole(folder / "report.html", to_html(page).encode())
     except OSError as error:
         raise ValueError(f"a report cannot be written to {folder}: {error.strerror or error}") from error
     return folder / "report.html"
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one step, with the folders above it: whoever reads it never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")
     try:

@@ -100,7 +100,7 @@ def test_a_condition_gives_the_exit_status(out: Path, tmp_path: Path, condition:
         (["--algos", "ppo"], "--algos goes with --envs"),
         (["--envs", "CartPole-v1"], "nothing to compare"),
         (["--runs", "nowhere"], "nowhere"),
-        (["--algos", "popo", "--envs", "CartPole-v1"], "did you mean ppo?"),
+        (["--algos", "ppoo", "--envs", "CartPole-v1"], "did you mean ppo?"),
         (["--algos", "ppo", "--envs", "CartPole-v9"], "CartPole-v"),
         (["--algos", "ppo", "--envs", "CartPole-v1", "--seeds", "many"], "--seeds many: write how many"),
         (["--algos", "ppo", "--envs", "CartPole-v1", "--seeds", "0"], "seeds"),

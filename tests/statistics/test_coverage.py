@@ -1,8 +1,8 @@
 """How often intervals hold the true value, on synthetic scores whose true value is known.
 
-Of 2,600 data sets the share is known to 0.5%. Longer simulations gave 94.2% for the mean (20,000 data sets), 95.1% for
-the interquartile mean (6,000) and 89.3% for the mean's percentiles (2,000): all are about 4.5 standard errors or more
-away from where their assertion would fail, a chance below 1e-5.
+Of 2,600 data sets the share is known to 0.5%. Longer simulations gave 94.2% for the mean (20,000 data sets) and 95.1%
+for the interquartile mean (6,000): about 4.5 standard errors or more away from where their assertion would fail, a
+chance below 1e-5. Plain percentiles hold the mean of five runs so rarely that theirs is smaller still.
 """
 
 from __future__ import annotations
@@ -33,4 +33,4 @@ def test_the_interval_holds_the_true_value_as_often_as_it_says(statistic: Statis
 
 
 def test_plain_percentiles_of_few_runs_are_too_narrow() -> None:
-    assert coverage(s.mean, 10, 1, "percentile") < 0.92
+    assert coverage(s.mean, 5, 1, "percentile") < 0.92

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import re
 import time
@@ -152,6 +153,19 @@ def test_a_log_in_the_folder_of_a_run_whose_time_is_not_known(tmp_path: Path) ->
     assert len(read_runs([tmp_path]).remarks) == 2
 
 
+def test_what_may_not_be_read_and_links_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read anything, so that a folder is closed by hand here."""
+    write_evaluations(tmp_path / "ppo" / "X-v0")
+    (tmp_path / "ppo" / "X-v0" / "model.zip").symlink_to(tmp_path / "nowhere")
+    write_evaluations(tmp_path / "closed" / "a2c")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode))
+    assert runs(tmp_path) == [("ppo", "X-v0", None)]
+    assert read_runs([tmp_path]).remarks == (f"{tmp_path / 'closed'} may not be read",)
+    with pytest.raises(ValueError, match=r"no runs found in .*closed \(.*closed may not be read; looked for"):
+        read_runs([tmp_path / "closed"])
+
+
 # --- cells -----------------------------------------------------------------------------------------------------------
 
 CELL = {
@@ -207,6 +221,7 @@ def test_names_that_the_user_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_evaluations(tmp_path / name)
     assert runs("mine=a,b") == [("mine", "CartPole-v1", 0), ("mine", "CartPole-v1", 1)]
     assert runs("mine=b*", "a") == [("a", "CartPole-v1", 0), ("mine", "CartPole-v1", 1), ("mine", "CartPole-v1", 2)]
+    assert runs(tmp_path, "mine=b") == [("a", "CartPole-v1", 0), ("b2", "CartPole-v1", 2), ("mine", "CartPole-v1", 1)]
     (tmp_path / "x=y").mkdir()
     write_evaluations(tmp_path / "x=y" / "seed_3")
     assert runs("x=y", env_id="X-v0") == [("x=y", "X-v0", 3)]

@@ -51,4 +51,5 @@ def test_the_environments_name_is_nobodys_contender() -> None:
     given = Path("/runs")
     for name in ("ppo/cartpole/seed_0", "ppo_cartpole_0", "PPO-CartPole/seed_0"):
         assert from_names(given / name, given, "CartPole-v1").algorithm == "ppo"
+    assert from_names(given / "exact/box", given, "X-v0").algorithm == "exact/box"
     assert from_names(given / "cartpole/mine", given, "ALE/Pong-v5").algorithm == "cartpole/mine"

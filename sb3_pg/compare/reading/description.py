@@ -13,25 +13,8 @@ from sb3_pg.compare.reading.files import Remarks
 #: Names of algorithms in small letters and without signs -> Zoo id.
 ALGORITHMS = {
     name.replace("_", ""): name
-    for name in (
-        *(
-            "a2c",
-            "ars",
-            "crossq",
-            "ddpg",
-            "dqn",
-            "maskableppo",
-            "ppo",
-            "ppo_lstm",
-            "qrdqn",
-            "sac",
-            "td3",
-            "tqc",
-            "trpo",
-        ),
-        *("offpolicyispg", "reinforce", "vanillapg"),
-    )
-} | {"recurrentppo": "ppo_lstm"}
+    for name in "a2c ars crossq ddpg dqn maskableppo ppo ppo_lstm qrdqn sac td3 tqc trpo".split()
+} | {"offpolicyispg": "offpolicyispg", "reinforce": "reinforce", "vanillapg": "vanillapg", "recurrentppo": "ppo_lstm"}
 ENV_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*?-v\d+)(?![A-Za-z0-9])")
 SEED = re.compile(r"(?:^|(?<=[_\W]))(?:seed|s)[_=-]?(?P<seed>\d+)(?![A-Za-z0-9])", re.IGNORECASE)
 #: Words of a folder's name that tell nobody which contender a run belongs to.
@@ -114,7 +97,9 @@ def _contender(name: str, env_id: str | None) -> str:
     """A name without what is the same for every contender, or another for every run of one."""
     if env_id is not None:
         stem = re.escape(env_id.replace("/", "-").rpartition("-v")[0])
-        name = re.sub(rf"{stem}(-v\d+)?", "", name, flags=re.IGNORECASE) if stem else name
+        name = (
+            re.sub(rf"(?:^|(?<=[_\W])){stem}(-v\d+)?(?![A-Za-z0-9])", "", name, flags=re.IGNORECASE) if stem else name
+        )
     for pattern in (SEED, EMPTY_WORDS):
         name = pattern.sub("", name)
     name = re.sub(r"([_\W])[_\W]+", r"\1", name).strip("_-. =")

@@ -62,6 +62,7 @@ def read_runs(paths: Iterable[str | Path], env_id: str | None = None) -> Found:
     runs = [Run(place, _describe(place)) for place in places]
     _refuse_mixed_labels(runs)
     runs, remarks = _hand_out_events(runs)
+    remarks += tuple(f"{folder} may not be read" for folder in walk.closed)
     if walk.hidden:
         remarks += (f"{len(walk.hidden)} unfinished runs are left out, such as {walk.hidden[0]}",)
     records = sorted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class Place:
     def models(self) -> list[Path]:
         """Saved models, or what may be some."""
         folders = (self.folder, *self.parts, *(path for path in subfolders(self.folder) if MODELS.fullmatch(path.name)))
-        return [path for folder in folders for path in folder.glob("*.zip") if not path.name.startswith(".")]
+        return [path for folder in folders for path in folder.glob("[!.]*.zip") if path.is_file()]
 
     @property
     def has_only_events(self) -> bool:
@@ -69,9 +70,11 @@ class Walk:
     """What has been seen of a tree.
 
     :param hidden: folders that hold runs under names that begin with a dot: cells that are not finished
+    :param closed: folders that may not be read
     """
 
     hidden: list[Path] = field(default_factory=list)
+    closed: list[Path] = field(default_factory=list)
     _seen: set[Path] = field(default_factory=set)
 
     def places(self, folder: Path, given: Path, label: str = "") -> Iterator[Place]:
@@ -79,7 +82,12 @@ class Walk:
         if folder.resolve() in self._seen:
             return
         self._seen.add(folder.resolve())
+        if not _may_be_read(folder):
+            self.closed.append(folder)
+            return
         inside = subfolders(folder)
+        self.closed += [path for path in inside if not _may_be_read(path)]
+        inside = [path for path in inside if path not in self.closed]
         self.hidden += [path for path in inside if path.name.startswith(".") and _has_anything(path)]
         inside = [path for path in inside if not path.name.startswith(".")]
         if (folder / CELL).is_file() or parameter_folder(folder):
@@ -96,11 +104,12 @@ class Walk:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, links to some among them; none if it may not be read."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:
-        return []
+    """The folders in a folder, links to some among them."""
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _may_be_read(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def event_files(folder: Path) -> list[Path]:

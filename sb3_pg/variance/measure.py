@@ -184,6 +184,7 @@ class Compared:
 
 
 def compared_with(lab: Laboratory, unbiased: Estimator, reference: Stage) -> Compared:
+    """The reference of one objective, raw and after each transform."""
     blocks = reference.column(f"raw/{unbiased.name}").double()
     parts = th.stack([part.mean(0) for part in blocks.chunk(REFERENCE_PARTS)])
     mean_length = float(reference.column("steps").mean()) / lab.settings.episodes

@@ -192,7 +192,7 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
         n=len(own),
         variance=resampled.estimate(trace),
         sq_norm=sq_norm_estimate,
-        snr=wider(resampled.estimate(sq_norm / trace), sq_norm_estimate, 1 / float(trace[0])),
+        snr=wider(resampled.estimate(sq_norm / trace), sq_norm_estimate, float(trace[0])),
         pairwise_cosine=resampled.estimate(mean_pairwise_cosine(resampled.squares(unit), n)),
         reference_cosine=resampled.estimate(cosines),
         direction=resampled.estimate(together / (sq_norm * of_reference).sqrt()),
@@ -221,9 +221,11 @@ def rooted(square: Estimate) -> Estimate:
     return Estimate(value, error, root(square.low), root(square.high))
 
 
-def wider(ratio: Estimate, numerator: Estimate, scale: float) -> Estimate:
-    """A ratio, whose interval is at least that of the numerator alone."""
-    ends = (numerator.low * scale, numerator.high * scale)
+def wider(ratio: Estimate, numerator: Estimate, denominator: float) -> Estimate:
+    """A ratio, whose interval is at least that of the numerator alone; as it is where the denominator is none."""
+    if not denominator > 0:
+        return ratio
+    ends = (numerator.low / denominator, numerator.high / denominator)
     return replace(ratio, low=min(ratio.low, ends[0]), high=max(ratio.high, ends[1]))
 
 
@@ -244,7 +246,7 @@ def noise_scale_estimate(own: th.Tensor, unit: float) -> Estimate:
     trace, sq_norm = moments(own, resampled)
     signal = squared(resampled.estimate(sq_norm), Products.alone(own).spread())
     # The reciprocal has an interval also where the signal may be none: the batch size may then be any
-    inverse = wider(resampled.estimate(sq_norm / trace), signal, 1 / float(trace[0]))
+    inverse = wider(resampled.estimate(sq_norm / trace), signal, float(trace[0]))
 
     def size(snr: float) -> float:
         return unit * float(noise_scale(th.tensor(1.0), th.tensor(snr)))

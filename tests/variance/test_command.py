@@ -184,7 +184,7 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
         measure(reinforce)
     with pytest.raises(ValueError, match="Observation spaces do not match"):
         measure(reinforce, "CartPole-v1")
-    with pytest.raises(ValueError, match="measures on-policy models .* got SAC"):
+    with pytest.raises(ValueError, match=r"measures on-policy models .* got SAC"):
         measure(SAC("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=10))
     loaded = REINFORCE("MlpPolicy", "CartPole-v1", device="cpu")
     loaded.env = None

@@ -5,8 +5,10 @@ Intervals of 1 - 1e-8 throughout: two that do not overlap are in that order but 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch as th
@@ -40,9 +42,9 @@ def high_confidence() -> Iterator[None]:
         yield
 
 
-def measured(folder: Path, episodes: int = 8, **settings: object) -> Measurement:
+def measured(folder: Path, episodes: int = 8, **settings: Any) -> Measurement:
     """Without discounting, so that there is one objective."""
-    asked = {
+    asked: dict[str, Any] = {
         "batches": 160,
         "reference_batches": 160,
         "chunk_batches": 80,
@@ -53,7 +55,7 @@ def measured(folder: Path, episodes: int = 8, **settings: object) -> Measurement
         **settings,
     }
     model = tabular_model(MDP, THETA, n_envs=4, gamma=1.0)
-    return measure_gradients(model, None, Settings(episodes=episodes, **asked), folder)  # type: ignore[arg-type]
+    return measure_gradients(model, None, Settings(episodes=episodes, **asked), folder)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_each_step_of_the_lectures_lowers_the_variance(results: dict[str, Estima
 def test_lambda_trades_bias_for_variance(results: dict[str, EstimatorResult]) -> None:
     """With a wrong critic: the smaller lambda, the more bias and the less variance; at 1 no bias at all."""
     rows = [results[f"gae {one:g}, model critic"] for one in LAMBDAS]
-    for smaller, larger in zip(rows, rows[1:], strict=False):
+    for smaller, larger in itertools.pairwise(rows):
         assert larger.paired_bias.value < smaller.paired_bias.value
         assert smaller.whole.variance.value < larger.whole.variance.value
     assert below(rows[-1].paired_bias, rows[0].paired_bias)
@@ -173,7 +175,7 @@ def test_the_landscape_is_the_objective(measurement: Measurement, tmp_path: Path
 
 def test_with_more_batches_the_pieces_stay(tmp_path: Path) -> None:
     """Chunks that are there are not made again, and the measurement is that of all of them."""
-    few = {"batches": 8, "reference_batches": 8, "chunk_batches": 4, "estimators": ESTIMATORS[2:4]}
+    few: dict[str, Any] = {"batches": 8, "reference_batches": 8, "chunk_batches": 4, "estimators": ESTIMATORS[2:4]}
     measured(tmp_path, **few)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     extended = measured(tmp_path, **few | {"batches": 16})

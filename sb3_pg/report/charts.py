@@ -74,7 +74,7 @@ def error_bars(
         )
         points = base.mark_point(filled=True, size=60).encode(
             color=layers.color(palette, legend, symbol_size=90),
-            shape=layers.shape(palette, legend),
+            shape=layers.shape(palette, legend, symbol_size=90),
             opacity=layers.opacity(1),
         )
         bars = layers.chart(barred, datasets).mark_rule(strokeWidth=1.5)

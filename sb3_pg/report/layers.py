@@ -28,9 +28,26 @@ def chart(rows: Sequence[Row], datasets: Datasets) -> alt.Chart:
 def color(palette: Palette, legend: Sequence[str], symbol_size: int = 400) -> alt.Color:
     """The colour of a row's series, and its place in the legend: a line 20 pixels long, or a point that is smaller."""
     scale = alt.Scale(domain=list(palette.names), range=[palette.color(name) for name in palette.names])
+    return alt.Color("series:N", scale=scale, legend=_legend(legend, symbol_size))
+
+
+def dash(palette: Palette, legend: Sequence[str]) -> alt.StrokeDash:
+    """The dash of a row's series."""
+    scale = alt.Scale(domain=list(palette.names), range=[palette.dash(name) for name in palette.names])
+    return alt.StrokeDash("series:N", scale=scale, legend=_legend(legend))
+
+
+def shape(palette: Palette, legend: Sequence[str], symbol_size: int = 400) -> alt.Shape:
+    """The symbol of a row's series."""
+    scale = alt.Scale(domain=list(palette.names), range=[palette.shape(name) for name in palette.names])
+    return alt.Shape("series:N", scale=scale, legend=_legend(legend, symbol_size))
+
+
+def _legend(names: Sequence[str], symbol_size: int = 400) -> alt.Legend | None:
+    if not names:
+        return None
     # More than five names beside each other are wider than a page.
-    shown = alt.Legend(values=list(legend), columns=min(len(legend), 5), symbolSize=symbol_size) if legend else None
-    return alt.Color("series:N", scale=scale, legend=shown)
+    return alt.Legend(title=None, values=list(names), columns=min(len(names), 5), symbolSize=symbol_size)
 
 
 # The look of a row's series in a layer that the legend is not made of. With a scale of its own it would have to say so,
@@ -38,18 +55,6 @@ def color(palette: Palette, legend: Sequence[str], symbol_size: int = 400) -> al
 FILL = alt.FillValue(value=alt.ExprRef("colors[datum.series]"))
 STROKE = alt.StrokeValue(value=alt.ExprRef("colors[datum.series]"))
 DASH = alt.StrokeDashValue(value=alt.ExprRef("dashes[datum.series]"))
-
-
-def dash(palette: Palette, legend: Sequence[str]) -> alt.StrokeDash:
-    """The dash of a row's series."""
-    scale = alt.Scale(domain=list(palette.names), range=[palette.dash(name) for name in palette.names])
-    return alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(values=list(legend)))
-
-
-def shape(palette: Palette, legend: Sequence[str] = ()) -> alt.Shape:
-    """The symbol of a row's series."""
-    scale = alt.Scale(domain=list(palette.names), range=[palette.shape(name) for name in palette.names])
-    return alt.Shape("series:N", scale=scale, legend=alt.Legend(values=list(legend)) if legend else None)
 
 
 def opacity(full: float) -> Any:
@@ -119,7 +124,8 @@ def reference_lines(
 
 def nothing_to_see(datasets: Datasets) -> alt.Chart:
     """What stands in a panel without a number to draw."""
-    return chart([{}], datasets).mark_text(color=light("muted"), fontSize=13, text="no data")
+    words: alt.Chart = chart([{}], datasets).mark_text(color=light("muted"), fontSize=13, text="no data")
+    return words
 
 
 def edges(xs: Sequence[float], is_log: bool) -> list[tuple[float, float]]:

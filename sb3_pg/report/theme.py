@@ -110,7 +110,6 @@ def chart_config() -> dict[str, Any]:
             "labelLimit": 400,
             "symbolStrokeWidth": 2,
             "orient": "top",
-            "title": None,
             "columnPadding": 18,
         },
         "title": {

@@ -152,6 +152,8 @@ def aggregate_curve(curves: ArrayLike, statistic: Statistic = iqm) -> Floats:
     :return: ``(points,)``, nan where one of the runs is
     """
     array, measured = _curves(curves)
+    if not measured.any():
+        return np.full(len(measured), np.nan)
     return _spread_out(_pointwise(statistic)(array[None, ..., measured])[0], measured)
 
 
@@ -170,7 +172,9 @@ def curve_band(
     :return: pointwise; nan where one of the runs is
     """
     array, measured = _curves(curves)
-    if not measured.any() and len(array) > 1:
+    if len(array) < 2:
+        raise ValueError("one seed allows no interval: there is one curve, give at least two, or show it alone")
+    if not measured.any():
         nothing = np.full(len(measured), np.nan)
         return Band(nothing, nothing, nothing, level)
     band = bootstrap_band(

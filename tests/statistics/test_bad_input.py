@@ -125,7 +125,7 @@ def test_statistics(call: Callable[[], object], message: str) -> None:
         (lambda: s.area_under_curve([5], [1]), "an area needs measurements at two steps, got step 5 alone"),
         (lambda: s.final_score([1, 2], last=3), "last must be between 1 and the 2 measurements that there are, got 3"),
         (lambda: s.best_score([]), "a curve needs at least one measurement"),
-        (lambda: s.curve_band([[1.0, 2.0]]), "one seed allows no interval"),
+        (lambda: s.curve_band([[1.0, NAN]]), "one seed allows no interval: there is one curve"),
         (lambda: s.curve_band([1.0, 2.0]), r"must have shape \(runs, points\) or \(runs, tasks, points\), got \(2,\)"),
         (lambda: s.run_spread(np.zeros((3, 2, 4))), "the spread is that of one task's runs, got 2 tasks"),
         (lambda: s.first_passage([1], [1], NAN), "a passage needs a finite threshold and a window of at least 1"),

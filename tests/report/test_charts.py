@@ -21,7 +21,7 @@ from tests.report.example import example_page
 
 NAN, INF = float("nan"), float("inf")
 PALETTE = Palette(["a", "b", "c"])
-TITLES = {"x_title": "x", "y_title": "y"}
+TITLES: dict[str, Any] = {"x_title": "x", "y_title": "y"}
 
 
 def rows(chart: Panels) -> list[dict[str, Any]]:

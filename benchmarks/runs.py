@@ -270,6 +270,8 @@ def resume_all(runs: Sequence[Run], n_workers: int = 2) -> list[Result]:
 def _start_worker() -> None:
     """One thread a worker; an interrupt reaches them through the main process, which lets them end cleanly."""
     th.set_num_threads(1)
+    # What rests on the ground has speeds too small for normal numbers, and Box2D's steps then take many times as long
+    th.set_flush_denormal(True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -270,7 +270,7 @@ def resume_all(runs: Sequence[Run], n_workers: int = 2) -> list[Result]:
 def _start_worker() -> None:
     """One thread a worker; an interrupt reaches them through the main process, which lets them end cleanly."""
     th.set_num_threads(1)
-    # What rests on the ground has speeds too small for normal numbers, and Box2D's steps then take many times as long
+    # Numbers too small to be normal are slow on many processors, and no result should depend on them
     th.set_flush_denormal(True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

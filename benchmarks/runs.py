@@ -50,7 +50,9 @@ class Contender:
 
     def make_env(self, env_id: str, n_envs: int, seed: int, training: bool = True) -> VecEnv:
         """Copies of an environment, normalised if that is asked for."""
-        env = make_vec_env(env_id, n_envs=n_envs, seed=seed)
+        # SB3 makes environments that could be drawn. LunarLander then keeps every spark of its engines for a frame that
+        # never comes, and a step takes many times as long
+        env = make_vec_env(env_id, n_envs=n_envs, seed=seed, env_kwargs={"render_mode": None})
         return env if self.normalize is None else VecNormalize(env, training=training, **self.normalize)
 
 

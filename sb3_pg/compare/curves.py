@@ -19,6 +19,8 @@ AXES: Mapping[str, str] = {
 #: The logger's columns that say when each of them was.
 CLOCK = "time/total_timesteps"
 COLUMNS = {"seconds": "time/time_elapsed", "updates": "train/n_updates"}
+#: What a cell of ours notes at each of its evaluations.
+NOTES = {"seconds": "train_seconds", "updates": "gradient_steps"}
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,18 @@ class LearningCurve:
 def times(record: Record, axis: str) -> Floats | None:
     """When a run's evaluations were, along an axis; None where the run does not say.
 
-    Seconds and gradient steps are read from what the logger wrote, on a line between its rows.
+    A cell of ours has noted them: seconds without those of the evaluations, and gradient steps whatever the algorithm
+    calls an update. Otherwise they are read from what the logger wrote, on a line between its rows.
     """
     if record.evaluations is None or not len(record.evaluations.steps):
         return None
     steps = record.evaluations.steps
     if axis == "steps":
         return steps
+    notes = record.facts.get("evaluations", {})
+    noted = notes.get(NOTES[axis]) if np.array_equal(notes.get("steps", ()), steps) else None
+    if noted is not None and None not in noted:
+        return np.asarray(noted, dtype=np.float64)
     logged = record.progress.get(COLUMNS[axis])
     clock = record.progress.get(CLOCK)
     if logged is None or clock is None:

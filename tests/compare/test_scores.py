@@ -75,6 +75,15 @@ def test_evaluations_lie_on_a_line_between_the_rows_of_the_logger(
     np.testing.assert_allclose(when, expected)
 
 
+def test_what_a_cell_has_noted_itself_comes_first(record: MakeRecord) -> None:
+    notes = {"steps": [0, 500, 1000], "train_seconds": [0.0, 1.0, 3.0], "gradient_steps": [0, 7, None]}
+    cell = record("ppo", "A-v0", 0, [0, 1, 2], facts={"evaluations": notes})
+    for axis, expected in (("seconds", [0, 1, 3]), ("updates", [0, 20, 40])):
+        when = times(cell, axis)
+        assert when is not None
+        np.testing.assert_allclose(when, expected)
+
+
 def test_a_run_that_does_not_say_when_it_was_evaluated_is_in_no_curve_over_time(record: MakeRecord) -> None:
     assert times(record("ppo", "A-v0", 0, [0, 1, 2], progress={}), "seconds") is None
     assert learning_curves([record("ppo", "A-v0", 0, [0, 1, 2], progress={})], "seconds") == []

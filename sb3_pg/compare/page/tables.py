@@ -8,7 +8,7 @@ from math import isinf
 
 from sb3_pg.compare.analysis import Analysis, Reach, TaskSummary
 from sb3_pg.compare.anchors import published
-from sb3_pg.compare.audit import Audit, EnvironmentAudit, Trouble
+from sb3_pg.compare.audit import Audit, EnvironmentAudit, Row, Trouble
 from sb3_pg.compare.scores import METRICS
 from sb3_pg.report import Block, Bullets, Details, Paragraph, Table
 from sb3_pg.report.series import number, with_interval
@@ -102,7 +102,10 @@ def equality(audit: Audit) -> list[Block]:
     for environment in audit.environments:
         blocks.append(_seeds(environment))
         if environment.differs:
-            blocks.append(_rows(environment, f"{environment.env_id}: what was not equal, or is not known of all"))
+            blocks.append(_rows(environment, environment.differs, f"{environment.env_id}: what was not equal"))
+        if environment.unclear:
+            unclear = _rows(environment, environment.unclear, "What some runs do not say")
+            blocks.append(Details(f"{environment.env_id}: what is not known of all", [unclear]))
         equal = ", ".join(f"{row.name} {next(iter(row.values.values()))}" for row in environment.equal)
         if equal:
             blocks.append(Details(f"{environment.env_id}: what was equal", [Paragraph(equal.replace("`", "'"))]))
@@ -125,12 +128,12 @@ def _seeds(environment: EnvironmentAudit) -> Table:
     )
 
 
-def _rows(environment: EnvironmentAudit, caption: str) -> Table:
+def _rows(environment: EnvironmentAudit, rows: Sequence[Row], caption: str) -> Table:
     names = list(environment.seeds)
     return Table(
         caption,
         ["", *names],
-        [[row.name, *(row.values.get(name) for name in names)] for row in environment.differs],
+        [[row.name, *(row.values.get(name) for name in names)] for row in rows],
     )
 
 

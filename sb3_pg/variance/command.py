@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_pg.envs import make_vec_env
+from sb3_pg.report import write_page
 from sb3_pg.variance.credits import parse_estimator
 from sb3_pg.variance.laboratory import DIRECTIONS, TRANSFORMS, Settings
 from sb3_pg.variance.measure import measure_gradients
 from sb3_pg.variance.models import algorithm_named, checkpoints, load_model, n_envs_for, statistics_beside
+from sb3_pg.variance.page import measurement_page
 from sb3_pg.variance.results import Estimate, Measurement
 
 FILE = "measurement.json"
@@ -127,7 +130,8 @@ def run(argv: Sequence[str]) -> list[Measurement]:
         measurement = measure_gradients(model, env, settings, folder, _progress)
         measurement.save(folder / FILE)
         env.close()
-        print(f"{text_of(measurement)}\n\nWritten to {folder / FILE}")
+        page = write_page(measurement_page(measurement, shlex.join(["sb3-pg", "variance", *argv])), folder)
+        print(f"{text_of(measurement)}\n\nWritten to {folder / FILE}, report: {page}")
         measurements.append(measurement)
     return measurements
 

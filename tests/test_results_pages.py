@@ -93,12 +93,8 @@ def test_a_page_says_what_it_was_measured_with_and_whether_it_is_stale(path: Pat
     )
 
 
-#: Pages that wait for their first run; to be taken off with it. ``python -m benchmarks.first_look`` takes an hour.
-NOT_MADE_YET = {"first_look.md"}
-
-
 def test_every_page_is_there_and_made_by_a_module_that_is() -> None:
-    assert {path.name for path in FILES} == set(PAGES) - NOT_MADE_YET
+    assert {path.name for path in FILES} == set(PAGES)
     modules = [*(page.module for page in PAGES.values()), *UNCOUNTED]
     assert [module for module in modules if module_file(module, ROOT) is None] == []
 

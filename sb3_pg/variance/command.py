@@ -18,11 +18,11 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_pg.envs import make_vec_env
 from sb3_pg.report import write_page
 from sb3_pg.variance.credits import parse_estimator
-from sb3_pg.variance.laboratory import DIRECTIONS, TRANSFORMS, Settings
 from sb3_pg.variance.measure import measure_gradients
 from sb3_pg.variance.models import algorithm_named, checkpoints, load_model, n_envs_for, statistics_beside
 from sb3_pg.variance.page import measurement_page
 from sb3_pg.variance.results import Estimate, Measurement
+from sb3_pg.variance.settings import DIRECTIONS, TRANSFORMS, Settings
 
 FILE = "measurement.json"
 
@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of the command; each default is that of :class:`~sb3_pg.variance.laboratory.Settings`."""
+    """The arguments of the command; each default is that of :class:`~sb3_pg.variance.settings.Settings`."""
     usual = Settings()
     made = _Parser("sb3-pg variance", description=__doc__)
     made.add_argument("--env", help="the environment's id")

@@ -95,12 +95,6 @@ class Estimator:
         return not self.normalize and self.loss_reduction == "episode"
 
     @property
-    def has_independent_episodes(self) -> bool:
-        """Whether the gradient is a mean over episodes that have nothing to do with each other."""
-        alone = self.baseline in ("none", "value") and not (self.normalize or self.self_normalize)
-        return alone and self.loss_reduction == "episode"
-
-    @property
     def aim(self) -> Aim:
         """The objective whose gradient it is meant to be.
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_pg.variance.credits import Estimator
 from sb3_pg.variance.drift import divergence_after, level_weights, step_of_kl
 from sb3_pg.variance.gradients import layers_of
-from sb3_pg.variance.laboratory import STREAMS, Laboratory, Settings
+from sb3_pg.variance.laboratory import STREAMS, Laboratory
 from sb3_pg.variance.models import task
 from sb3_pg.variance.results import (
     CriticResult,
@@ -33,6 +33,7 @@ from sb3_pg.variance.results import (
     plain,
 )
 from sb3_pg.variance.sampling import normalizer_of
+from sb3_pg.variance.settings import Settings
 from sb3_pg.variance.store import Progress, Stage
 from sb3_pg.variance.summary import (
     UNKNOWN,

@@ -200,7 +200,7 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
         relative_bias=wider(
             rooted(resampled.estimate(bias / of_reference.clamp(min=0))),
             bias_estimate,
-            1 / root(float(of_reference[0])),
+            root(float(of_reference[0])),
         ),
     )
 

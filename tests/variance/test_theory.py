@@ -16,7 +16,7 @@ import torch as th
 from sb3_pg.variance import Estimator, Measurement, measure_gradients, summary
 from sb3_pg.variance.drift import step_of_kl
 from sb3_pg.variance.gradients import shifted
-from sb3_pg.variance.laboratory import Settings
+from sb3_pg.variance.settings import Settings
 from sb3_pg.variance.results import Estimate, EstimatorResult, Summary
 from tests.helpers.tabular import long_episodes_pay
 from tests.variance.exact import laboratory, logits_of, tabular_model

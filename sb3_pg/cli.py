@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sb3_pg.zoo.__main__ import main as zoo
 
 #: The modules whose ``main(argv)`` runs a command, and the extra that has what they import.
-OWN = {"compare": "sb3_pg.compare.command", "variance": "sb3_pg.variance.command"}
+OWN = {"compare": "sb3_pg.compare.command"}
 
 
 def main() -> int:

@@ -72,13 +72,14 @@ class Panels:
         width = 560 if len(self.panels) == 1 else 250  # of the plot, in a file; a page has its own
         chart: alt.LayerChart = altair.layer(*panel.drawn(is_interactive))
         chart = chart.properties(title=panel.title, width=width, height=panel.height)
-        return chart.add_params(
+        made: alt.LayerChart = chart.add_params(
             # What a page's legend sets: the series switched off, and the one that is pointed at.
             altair.param(name="hidden", value=[]),
             altair.param(name="focus", value=""),
             altair.param(name="colors", value={name: self.palette.color(name) for name in self.palette.names}),
             altair.param(name="dashes", value={name: self.palette.dash(name) for name in self.palette.names}),
         )
+        return made
 
     def data_of(self, panels: Iterable[Panel], is_interactive: bool) -> Datasets:
         """What some of the panels are drawn from."""

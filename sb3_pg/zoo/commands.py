@@ -137,7 +137,7 @@ def main(argv: Sequence[str], also: Sequence[str] = ()) -> int:
     """
     names = [*also, *COMMANDS]
     if not argv or argv[0] in ("-h", "--help"):
-        own = f"{' and '.join(also)}, and the" if also else "The"
+        own = f"{', '.join(also)}, and the" if also else "The"
         print(
             f"usage: sb3-pg {{{','.join(names)}}} ...\n\n{own} RL Zoo's commands; --help after one lists its arguments."
         )

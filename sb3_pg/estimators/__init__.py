@@ -32,7 +32,14 @@ from sb3_pg.estimators.returns import (
     vtrace_advantage,
 )
 from sb3_pg.estimators.surrogates import clipped_surrogate, score_function_surrogate
-from sb3_pg.estimators.variance import gradient_snr, gradient_variance
+from sb3_pg.estimators.variance import (
+    covariance_trace,
+    gradient_snr,
+    gradient_variance,
+    mean_pairwise_cosine,
+    mean_sq_norm,
+    noise_scale,
+)
 
 __all__ = [
     "BATCH_BASELINES",
@@ -43,6 +50,7 @@ __all__ = [
     "LossReduction",
     "batch_mean",
     "clipped_surrogate",
+    "covariance_trace",
     "discount_factors",
     "discounted_suffix_sum",
     "effective_sample_size",
@@ -55,6 +63,9 @@ __all__ = [
     "log_mixture",
     "log_ratio",
     "loss_divisor",
+    "mean_pairwise_cosine",
+    "mean_sq_norm",
+    "noise_scale",
     "optimal_constant",
     "overflow_limit",
     "path_log_ratio",

@@ -22,7 +22,7 @@ from sb3_pg.estimators.episodes import (
 
 Importance = Literal["timestep", "per_decision", "trajectory", "none"]
 #: The levels whose weights are products over an episode, and need the whole of it.
-EPISODE_LEVELS = ("per_decision", "trajectory")
+EPISODE_LEVELS: tuple[Importance, ...] = ("per_decision", "trajectory")
 #: All levels, by the name that ``importance`` takes.
 LEVELS = get_args(Importance)
 

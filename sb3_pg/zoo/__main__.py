@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 
-def main() -> int:
-    """Run the Zoo's command that the arguments name; without the extra, say what is missing."""
+def main(also: Sequence[str] = ()) -> int:
+    """Run the Zoo's command that the arguments name; without the extra, say what is missing.
+
+    :param also: other commands of the same program, for the help and for a word that is misspelt
+    """
     try:
         from sb3_pg.zoo import commands
     except ModuleNotFoundError as error:
@@ -15,7 +19,7 @@ def main() -> int:
         return 1
     # Modules of the user's, for --gym-packages and --conf-file, are found here, however the command was started
     sys.path.append(os.getcwd())
-    return commands.main(sys.argv[1:])
+    return commands.main(sys.argv[1:], also)
 
 
 if __name__ == "__main__":

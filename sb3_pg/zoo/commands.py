@@ -128,22 +128,24 @@ def _announced_download(algo: str, env_name: str, folder: str, **kwargs: Any) ->
     download_from_hub(algo=algo, env_name=env_name, folder=folder, **kwargs)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], also: Sequence[str] = ()) -> int:
     """Run one of :data:`COMMANDS`.
 
     :param argv: the command and its arguments
+    :param also: commands that others run, which the help names too
     :return: 0, or 1 after an error
     """
+    names = [*also, *COMMANDS]
     if not argv or argv[0] in ("-h", "--help"):
+        own = f"{', '.join(also)}, and the" if also else "The"
         print(
-            f"usage: sb3-pg {{{','.join(COMMANDS)}}} ...\n\n"
-            "The RL Zoo's commands; --help after one lists its arguments."
+            f"usage: sb3-pg {{{','.join(names)}}} ...\n\n{own} RL Zoo's commands; --help after one lists its arguments."
         )
         return 0 if argv else 1
     name, arguments = argv[0].replace("_", "-"), list(argv[1:])
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        instead = f"did you mean {near[0]}?" if near else f"write one of {', '.join(COMMANDS)}"
+        near = difflib.get_close_matches(name, names, n=1)
+        instead = f"did you mean {near[0]}?" if near else f"write one of {', '.join(names)}"
         print(f"sb3-pg: there is no command {argv[0]}: {instead}", file=sys.stderr)
         return 1
     verbose, others = _verbosity(arguments)

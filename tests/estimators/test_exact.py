@@ -423,6 +423,17 @@ def test_gradient_variance_is_unbiased(n_episodes: int) -> None:
     assert_exact(estimate, exact / n_episodes)
 
 
+@pytest.mark.parametrize("n_episodes", [2, 3])
+def test_squared_norm_of_the_expectation_is_unbiased(n_episodes: int) -> None:
+    """E[estimate] = |E g|^2, the squared norm of the policy gradient, with as little as two episodes."""
+    enumeration = Enumeration(SMALL, logits(SMALL))
+    estimate = th.zeros((), dtype=th.float64)
+    for share, batch in enumeration.batches(n_episodes):
+        sample = batch.score_sums(est.reward_to_go(batch.rewards, batch.episodes, 1.0))
+        estimate += share * est.mean_sq_norm(sample.sum(0).square().sum(), sample.square().sum(), n_episodes)
+    assert_exact(estimate, SMALL.objective_gradient(logits(SMALL), 1.0).square().sum())
+
+
 def test_reward_to_go_is_not_always_less_noisy_than_the_total_return() -> None:
     """Pay now or pay later, the total is 1 either way: total - mean has no variance at all, reward-to-go has."""
     now_or_later = TabularMDP(

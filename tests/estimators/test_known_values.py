@@ -416,6 +416,28 @@ def test_gradient_variance_and_snr_by_hand() -> None:
     assert_values(est.gradient_snr(total, sq_norms), 1.6)
 
 
+def test_covariance_trace_and_squared_norm_by_hand() -> None:
+    """The same two, |sum|^2 = 32 and 1 + 25 in squares: tr Cov = 26 - 16 = 10, <g_1, g_2> = 3; and two samples at once,
+    the second g = (1, 0), (-1, 0), (0, 2): tr Cov = (6 - 4/3) / 2 = 7/3, pairs -1, 0, 0."""
+    sq_of_sum, sum_of_sq, n = vector([32, 4]), vector([26, 6]), vector([2, 3])
+    assert_values(est.covariance_trace(sq_of_sum, sum_of_sq, n), [10, 7 / 3])
+    assert_values(est.mean_sq_norm(sq_of_sum, sum_of_sq, n), [3, -1 / 3])
+    for statistic in (est.covariance_trace, est.mean_sq_norm):
+        assert_values(statistic(vector([1]), vector([1]), 1), [math.nan])
+
+
+def test_mean_pairwise_cosine_by_hand() -> None:
+    """Unit vectors (1, 0), (0, 1), (0, -1): cosines 0, 0, -1. Of two equal ones 1, of one alone unknown."""
+    assert_values(est.mean_pairwise_cosine(vector([1]), 3), [-1 / 3])
+    assert_values(est.mean_pairwise_cosine(vector([4]), 2), [1])
+    assert_values(est.mean_pairwise_cosine(vector([1]), 1), [math.nan])
+
+
+def test_noise_scale_by_hand() -> None:
+    """tr Cov 10 and |E g|^2 3: 10/3 episodes make noise and signal equal. No signal found: no batch is large enough."""
+    assert_values(est.noise_scale(vector([10, 10]), vector([3, -1])), [10 / 3, math.inf])
+
+
 def test_gradient_variance_and_snr_without_noise_or_with_one_episode() -> None:
     """Equal gradients: variance 0, SNR infinite. One episode: neither is known."""
     total, sq_norms = vector([3, 6]), vector([5, 5, 5])

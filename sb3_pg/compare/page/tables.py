@@ -1,0 +1,153 @@
+"""The tables of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from math import isinf
+
+from sb3_pg.compare.analysis import Analysis, Reach, TaskSummary
+from sb3_pg.compare.anchors import published
+from sb3_pg.compare.audit import Audit, EnvironmentAudit, Row, Trouble
+from sb3_pg.compare.scores import METRICS
+from sb3_pg.report import Block, Bullets, Details, Paragraph, Table
+from sb3_pg.report.series import number, with_interval
+from sb3_pg.statistics import Interval, Passage
+
+
+def final_scores(analysis: Analysis, how: str) -> list[Table]:
+    """A table an environment: what each algorithm reached, with the spread of its runs.
+
+    :param how: the policy acted in the evaluations
+    """
+    headers = ["algorithm", "runs", "final: mean [95%]", "IQM", "lowest", "highest", *METRICS.keys() - {"final"}]
+    headers[6:] = sorted(headers[6:], key=list(METRICS).index)
+    return [
+        Table(
+            f"{env_id}: final scores of {how}. Lowest and highest are single runs.",
+            headers,
+            [_scores(one, headers[6:]) for one in tasks],
+            align="l" + "r" * (len(headers) - 1),
+            name=f"scores_{_stem(env_id)}",
+        )
+        for env_id, tasks in groupby(analysis.tasks, lambda one: one.env_id)
+    ]
+
+
+def _scores(task: TaskSummary, others: Sequence[str]) -> list[str | float | None]:
+    failed = f" ({task.n_failed} failed)" if task.n_failed else ""
+    return [
+        task.algorithm,
+        f"{task.n_runs}{failed}",
+        with_interval(task.final.estimate, task.final.low, task.final.high),
+        number(task.iqm),
+        number(task.lowest),
+        number(task.highest),
+        *(task.others[name] for name in others),
+    ]
+
+
+def metrics() -> Bullets:
+    """What the columns are."""
+    return Bullets([f"**{name}**: {what}." for name, what in METRICS.items()])
+
+
+def reaches(analysis: Analysis) -> Table:
+    """Steps and seconds to each environment's threshold."""
+    return Table(
+        "Time to the threshold, of an evaluation: the median over the runs by Kaplan and Meier, with its 95% interval; "
+        "a dash where less than half of the runs reached it. Seconds are of training alone.",
+        ["environment", "threshold", "algorithm", "reached", "steps", "seconds"],
+        [
+            [
+                one.env_id,
+                f"{one.threshold:g}",
+                one.algorithm,
+                f"{one.n_reached} of {len(one.steps)}",
+                _median(one, one.steps),
+                _median(one, one.seconds),
+            ]
+            for one in analysis.reaches
+        ],
+        align="lrlrrr",
+        name="reached",
+    )
+
+
+def _median(reach: Reach, passages: Sequence[Passage]) -> str | None:
+    if not passages:
+        return None
+    median = reach.median(passages)
+    if not isinstance(median, Interval):
+        return None if median is None else number(median)
+    high = "∞" if isinf(median.high) else number(median.high)
+    return f"{number(median.estimate)} [{number(median.low)}, {high}]"
+
+
+def anchors(env_ids: Sequence[str]) -> Table | None:
+    """Published scores of the same tasks, by other protocols; None where none are known."""
+    found = [one for env_id in env_ids for one in published(env_id)]
+    if not found:
+        return None
+    return Table(
+        "Published elsewhere, by other protocols: to see the order of magnitude, not to be compared digit by digit.",
+        ["environment", "algorithm", "score", "steps", "source and protocol"],
+        [[one.env_id, one.algorithm, one.score, f"{one.steps:,}", one.source] for one in found],
+    )
+
+
+def equality(audit: Audit) -> list[Block]:
+    """What was equal and what was not, environment by environment."""
+    blocks: list[Block] = []
+    for environment in audit.environments:
+        blocks.append(_seeds(environment))
+        if environment.differs:
+            blocks.append(_rows(environment, environment.differs, f"{environment.env_id}: what was not equal"))
+        if environment.unclear:
+            unclear = _rows(environment, environment.unclear, "What some runs do not say")
+            blocks.append(Details(f"{environment.env_id}: what is not known of all", [unclear]))
+        equal = ", ".join(f"{row.name} {next(iter(row.values.values()))}" for row in environment.equal)
+        if equal:
+            blocks.append(Details(f"{environment.env_id}: what was equal", [Paragraph(equal.replace("`", "'"))]))
+    return blocks
+
+
+def _seeds(environment: EnvironmentAudit) -> Table:
+    return Table(
+        f"{environment.env_id}: runs",
+        ["algorithm", "runs", "seeds", "missing"],
+        [
+            [
+                name,
+                str(len(seeds)),
+                ", ".join("?" if seed is None else str(seed) for seed in seeds),
+                ", ".join(map(str, environment.missing.get(name, ()))) or None,
+            ]
+            for name, seeds in environment.seeds.items()
+        ],
+    )
+
+
+def _rows(environment: EnvironmentAudit, rows: Sequence[Row], caption: str) -> Table:
+    names = list(environment.seeds)
+    return Table(
+        caption,
+        ["", *names],
+        [[row.name, *(row.values.get(name) for name in names)] for row in rows],
+    )
+
+
+def troubles(found: Sequence[Trouble], caption: str) -> Table:
+    """Runs that need a look."""
+    return Table(
+        caption,
+        ["algorithm", "environment", "seed", "what", "folder"],
+        [
+            [one.algorithm, one.env_id, "?" if one.seed is None else str(one.seed), one.what, str(one.folder)]
+            for one in found
+        ],
+    )
+
+
+def _stem(env_id: str) -> str:
+    return "".join(character if character.isalnum() or character in "-." else "_" for character in env_id).lstrip("-._")

@@ -1,0 +1,81 @@
+"""Statistics of scores: pure functions on arrays ``(runs, tasks)`` that know nothing of how they came about."""
+
+from sb3_pg.statistics.aggregates import (
+    average_score_profile,
+    iqm,
+    mean,
+    median,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+)
+from sb3_pg.statistics.comparisons import FEW_SEEDS, Comparison, Verdict, compare_pairs
+from sb3_pg.statistics.curves import (
+    RunSpread,
+    aggregate_curve,
+    area_under_curve,
+    best_score,
+    common_grid,
+    curve_band,
+    final_score,
+    on_grid,
+    run_spread,
+    running_mean,
+    stack_curves,
+)
+from sb3_pg.statistics.improvement import improvement_interval, permutation_p_value, seeds_needed
+from sb3_pg.statistics.intervals import Band, Interval, bootstrap_band, bootstrap_interval, difference_interval
+from sb3_pg.statistics.normalisation import Normalisation, between, min_max, no_normalisation
+from sb3_pg.statistics.thresholds import (
+    Passage,
+    ReachCurve,
+    first_passage,
+    median_time,
+    median_time_interval,
+    reach_curve,
+    restricted_mean_time,
+)
+
+__all__ = [
+    "FEW_SEEDS",
+    "Band",
+    "Comparison",
+    "Interval",
+    "Normalisation",
+    "Passage",
+    "ReachCurve",
+    "RunSpread",
+    "Verdict",
+    "aggregate_curve",
+    "area_under_curve",
+    "average_score_profile",
+    "best_score",
+    "between",
+    "bootstrap_band",
+    "bootstrap_interval",
+    "common_grid",
+    "compare_pairs",
+    "curve_band",
+    "difference_interval",
+    "final_score",
+    "first_passage",
+    "improvement_interval",
+    "iqm",
+    "mean",
+    "median",
+    "median_time",
+    "median_time_interval",
+    "min_max",
+    "no_normalisation",
+    "on_grid",
+    "optimality_gap",
+    "performance_profile",
+    "permutation_p_value",
+    "probability_of_improvement",
+    "reach_curve",
+    "restricted_mean_time",
+    "run_spread",
+    "running_mean",
+    "seeds_needed",
+    "stack_curves",
+]

@@ -1,0 +1,1 @@
+"""The comparison: scores, analysis, verdict, page, command."""

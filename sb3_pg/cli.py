@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sb3_pg.zoo.__main__ import main as zoo
 
 #: The modules whose ``main(argv)`` runs a command, and the extra that has what they import.
-OWN = {"compare": "sb3_pg.compare.command"}
+OWN = {"compare": "sb3_pg.compare.command", "variance": "sb3_pg.variance.command"}
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
         )
         return 1
     except (ValueError, OSError) as error:
-        print(f"sb3-pg {name}: {error}", file=sys.stderr)
+        print(f"sb3-pg {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"sb3-pg {name}: interrupted; the same command goes on where it stopped", file=sys.stderr)

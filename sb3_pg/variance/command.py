@@ -17,9 +17,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_pg.envs import make_vec_env
 from sb3_pg.report import write_page
-from sb3_pg.variance.credits import parse_estimator
+from sb3_pg.variance.instruments.credits import parse_estimator
+from sb3_pg.variance.instruments.models import algorithm_named, checkpoints, load_model, n_envs_for, statistics_beside
 from sb3_pg.variance.measure import measure_gradients
-from sb3_pg.variance.models import algorithm_named, checkpoints, load_model, n_envs_for, statistics_beside
 from sb3_pg.variance.page import measurement_page
 from sb3_pg.variance.results import Estimate, Measurement
 from sb3_pg.variance.settings import DIRECTIONS, TRANSFORMS, Settings
@@ -172,19 +172,14 @@ def _interval(estimate: Estimate) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
+    """Measure, write and print what the arguments ask for.
 
-    :param argv: its arguments
-    :return: 0, 1 after an error, 130 when interrupted
+    :param argv: the arguments
+    :return: 0
+    :raises ValueError: in one line, for what cannot be measured
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="You are trying to run")
-            run(argv)
-    except KeyboardInterrupt:
-        print("sb3-pg variance: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"sb3-pg variance: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    with warnings.catch_warnings():
+        # Of SB3, when PPO or A2C with a plain network is on a GPU
+        warnings.filterwarnings("ignore", message="You are trying to run")
+        run(argv)
     return 0

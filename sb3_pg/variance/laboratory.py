@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_pg.data.batch import EpisodeBatch, concatenate
 from sb3_pg.estimators import discount_factors, segment_sum
 from sb3_pg.policies.actor import WithoutCritic
-from sb3_pg.variance.credits import (
+from sb3_pg.variance.instruments.credits import (
     Aim,
     Estimator,
     default_drift_estimators,
@@ -24,9 +25,23 @@ from sb3_pg.variance.credits import (
     multipliers,
     references,
 )
-from sb3_pg.variance.critics import Critic, Fit, critic_of, explained_variance, fit_to_returns, with_critic, zero_critic
-from sb3_pg.variance.drift import Step, log_probs_under, random_direction, surrogate_gains, weight_statistics
-from sb3_pg.variance.gradients import (
+from sb3_pg.variance.instruments.critics import (
+    Critic,
+    Fit,
+    critic_of,
+    explained_variance,
+    fit_to_returns,
+    with_critic,
+    zero_critic,
+)
+from sb3_pg.variance.instruments.drift import (
+    Step,
+    log_probs_under,
+    random_direction,
+    surrogate_gains,
+    weight_statistics,
+)
+from sb3_pg.variance.instruments.gradients import (
     acting_parameters,
     has_state,
     natural_gradients,
@@ -35,13 +50,17 @@ from sb3_pg.variance.gradients import (
     weighted_scores,
     working_copy,
 )
-from sb3_pg.variance.models import environment_for, identity
-from sb3_pg.variance.sampling import Player, episodes_per_env, normalizer_of, own_random_numbers
+from sb3_pg.variance.instruments.models import environment_for, identity
+from sb3_pg.variance.instruments.sampling import Player, episodes_per_env, normalizer_of, own_random_numbers
 from sb3_pg.variance.settings import Settings
 from sb3_pg.variance.store import Arrays, Progress, Stage, Store, fingerprint_of_tensors
 
 #: Independent streams of random numbers; those of the drifts follow.
 STREAMS = ("measure", "reference", "critic", "landscape", "drift")
+
+
+#: Of observations that are kept rather than played again.
+KEPT_BYTES = 2**28
 
 
 def estimator_names(estimators: Sequence[Estimator]) -> list[str]:
@@ -80,6 +99,8 @@ class Laboratory:
         self.store = Store(folder, self._base(), progress)
         self._parameters: dict[str, th.nn.Parameter] | None = None
         self._critics: dict[str, Critic] | None = None
+        self._played: dict[int, list[EpisodeBatch]] = {}
+        self._kept_bytes = 0
         self.fit: Fit | None = None
 
     def aim_of(self, estimator: Estimator) -> Aim:
@@ -132,6 +153,16 @@ class Laboratory:
         player = self.player if policy is None else self._player(policy)
         n_batches = self.settings.chunk_batches if n_batches is None else n_batches
         return player.play(n_batches, self.settings.episodes, self.seed_of(stream, chunk))
+
+    def measured_batches(self, chunk: int) -> list[EpisodeBatch]:
+        """A chunk of the episodes that estimators are measured on, which policies some way off are asked about too."""
+        if chunk in self._played:
+            return self._played[chunk]
+        batches = self.play(STREAMS.index("measure"), chunk)
+        if self._kept_bytes <= KEPT_BYTES:
+            self._played[chunk] = batches
+            self._kept_bytes += sum(map(_n_bytes, batches))
+        return batches
 
     @property
     def parameters(self) -> dict[str, th.nn.Parameter]:
@@ -226,7 +257,7 @@ class Laboratory:
 
         def make(chunk: int) -> Arrays:
             rows = []
-            for number, batch in enumerate(self.play(STREAMS.index("measure"), chunk)):
+            for number, batch in enumerate(self.measured_batches(chunk)):
                 gradients = self.gradients(self.policy, batch, chosen, batch.behaviour_log_prob)
                 row = _by_name(chosen, gradients) | self.facts_of(batch)
                 seed = self.seed_of(STREAMS.index("measure"), chunk) + number
@@ -287,9 +318,10 @@ class Laboratory:
             return random_direction(len(gradient), self.seed_of(STREAMS.index("drift"), 0))
         if self.settings.direction == "natural":
             seed = self.seed_of(STREAMS.index("reference"), 0)
-            return self.transformed("natural", self.reference_states(), gradient[None], 1.0, seed)[0]
+            return self.transformed("natural", self.reference_states, gradient[None], 1.0, seed)[0]
         return gradient
 
+    @cached_property
     def reference_states(self) -> EpisodeBatch:
         """The first episodes of the reference: whose states stand for those of the policy."""
         return concatenate(self.play(STREAMS.index("reference"), 0))
@@ -309,7 +341,7 @@ class Laboratory:
 
         def make(chunk: int) -> Arrays:
             rows = []
-            for batch in self.play(STREAMS.index("measure"), chunk):
+            for batch in self.measured_batches(chunk):
                 log_prob = log_probs_under(there, batch)
                 gradients = self.gradients(there, batch, self.drift_estimators, log_prob)
                 row = _by_name(self.drift_estimators, gradients) | self.facts_of(batch)
@@ -327,7 +359,7 @@ class Laboratory:
         def make(chunk: int) -> Arrays:
             rows = []
             played = self.play(STREAMS.index("landscape"), chunk, there)
-            for new, old in zip(played, self.play(STREAMS.index("measure"), chunk), strict=True):
+            for new, old in zip(played, self.measured_batches(chunk), strict=True):
                 log_prob = log_probs_under(there, old)
                 gains = surrogate_gains(old, log_prob, promise, self.gamma, self.settings.clip_range)
                 plain, clipped = (one.double().mean().item() for one in gains)
@@ -350,6 +382,12 @@ def _distinct(estimators: Sequence[Estimator]) -> tuple[Estimator, ...]:
     return tuple(
         {one.name: one for one in reversed(estimators)}[name] for name in dict.fromkeys(one.name for one in estimators)
     )
+
+
+def _n_bytes(batch: EpisodeBatch) -> int:
+    """Of the observations."""
+    seen = batch.observations.values() if isinstance(batch.observations, dict) else (batch.observations,)
+    return sum(one.nbytes for one in seen)
 
 
 def _by_name(estimators: Sequence[Estimator], gradients: th.Tensor, prefix: str = "raw") -> dict[str, Any]:

@@ -15,11 +15,13 @@ import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pg.variance.credits import Estimator
-from sb3_pg.variance.drift import divergence_after, level_weights, step_of_kl
-from sb3_pg.variance.gradients import layers_of
+from sb3_pg.estimators import LEVELS
+from sb3_pg.variance.instruments.credits import Estimator
+from sb3_pg.variance.instruments.drift import NoSuchStep, divergence_after, step_of_kl
+from sb3_pg.variance.instruments.gradients import layers_of
+from sb3_pg.variance.instruments.models import task
+from sb3_pg.variance.instruments.sampling import normalizer_of
 from sb3_pg.variance.laboratory import STREAMS, Laboratory
-from sb3_pg.variance.models import task
 from sb3_pg.variance.results import (
     CriticResult,
     DriftResult,
@@ -27,22 +29,24 @@ from sb3_pg.variance.results import (
     EstimatorResult,
     Landscape,
     LandscapePoint,
+    LevelWeights,
     Measurement,
     Reference,
     Summary,
     plain,
 )
-from sb3_pg.variance.sampling import normalizer_of
 from sb3_pg.variance.settings import Settings
 from sb3_pg.variance.store import Progress, Stage
 from sb3_pg.variance.summary import (
     UNKNOWN,
     Products,
     curve,
+    log_scaled,
     mean_estimate,
     noise_scale_estimate,
     norm_of_expectation,
     summarise,
+    variance_ratio,
 )
 
 #: Parts that the reference is cut into before an optimizer that is not linear sees it.
@@ -87,12 +91,7 @@ def _measurement(lab: Laboratory) -> Measurement:
     references = {aim: reference_result(reference, lab, one, aim) for aim, one in lab.references.items()}
     compared = {aim: compared_with(lab, one, reference) for aim, one in lab.references.items()}
     estimators = tuple(result_of(lab, one, measured, compared[lab.aim_of(one)]) for one in lab.estimators)
-    direction = lab.direction(reference) if lab.settings.drifts or lab.settings.landscape else None
-    drifts: tuple[DriftResult, ...] = ()
-    landscape = None
-    if direction is not None:
-        drifts = tuple(_drift(lab, direction, number, kl) for number, kl in enumerate(lab.settings.drifts))
-        landscape = _landscape(lab, direction) if lab.settings.landscape else None
+    drifts, landscape, not_found = _away(lab, reference)
     settings = plain(replace(lab.settings, gamma=lab.gamma, estimators=None, drift_estimators=None))
     return Measurement(
         settings=settings,
@@ -105,8 +104,27 @@ def _measurement(lab: Laboratory) -> Measurement:
         estimators=estimators,
         drifts=drifts,
         landscape=landscape,
-        remarks=tuple(_remarks(lab, references)),
+        remarks=(*_remarks(lab, references), *not_found),
     )
+
+
+def _away(lab: Laboratory, reference: Stage) -> tuple[tuple[DriftResult, ...], Landscape | None, list[str]]:
+    """What is measured some way off, and why what is missing of it could not be: no step is as far as was asked."""
+    drifts: list[DriftResult] = []
+    landscape: Landscape | None = None
+    not_found: list[str] = []
+    direction = lab.direction(reference) if lab.settings.drifts or lab.settings.landscape else reference.column("steps")
+    for number, kl in enumerate(lab.settings.drifts):
+        try:
+            drifts.append(_drift(lab, direction, number, kl))
+        except NoSuchStep as error:
+            not_found.append(f"no drift of KL {kl:g}: {error}")
+    if lab.settings.landscape:
+        try:
+            landscape = _landscape(lab, direction)
+        except NoSuchStep as error:
+            not_found.append(f"no landscape: {error}")
+    return tuple(drifts), landscape, not_found
 
 
 def _facts(lab: Laboratory) -> dict[str, Any]:
@@ -189,7 +207,7 @@ def compared_with(lab: Laboratory, unbiased: Estimator, reference: Stage) -> Com
     blocks = reference.column(f"raw/{unbiased.name}").double()
     parts = th.stack([part.mean(0) for part in blocks.chunk(REFERENCE_PARTS)])
     mean_length = float(reference.column("steps").mean()) / lab.settings.episodes
-    states, seed = lab.reference_states(), lab.seed_of(STREAMS.index("reference"), 0)
+    states, seed = lab.reference_states, lab.seed_of(STREAMS.index("reference"), 0)
     after = {one: lab.transformed(one, states, parts, mean_length, seed) for one in lab.settings.transforms}
     return Compared(unbiased, blocks, after)
 
@@ -199,8 +217,13 @@ def result_of(lab: Laboratory, estimator: Estimator, measured: Stage, compared: 
     result = estimator_result(lab, estimator, measured, compared.blocks)
     if estimator.keeps_scale:
         gradients = measured.column(f"raw/{estimator.name}").double()
-        apart = gradients - measured.column(f"raw/{compared.unbiased.name}").double()
-        result = replace(result, paired_bias=norm_of_expectation(apart @ apart.T))
+        unbiased = measured.column(f"raw/{compared.unbiased.name}").double()
+        apart = gradients - unbiased
+        result = replace(
+            result,
+            paired_bias=norm_of_expectation(apart @ apart.T),
+            paired_variance=variance_ratio(gradients @ gradients.T, unbiased @ unbiased.T),
+        )
 
     def after(transform: str) -> Summary | None:
         if transform not in compared.after:
@@ -227,6 +250,7 @@ def estimator_result(lab: Laboratory, estimator: Estimator, measured: Stage, blo
         aim=lab.aim_of(estimator),
         whole=summarise(products, estimator.keeps_scale),
         paired_bias=UNKNOWN,
+        paired_variance=UNKNOWN,
         noise_scale=noise_scale_estimate(products.own, episodes),
         noise_scale_steps=noise_scale_estimate(products.own, steps),
         curve=curve(products, estimator.keeps_scale, episodes, steps),
@@ -235,26 +259,36 @@ def estimator_result(lab: Laboratory, estimator: Estimator, measured: Stage, blo
 
 
 def _drift(lab: Laboratory, direction: th.Tensor, number: int, kl: float) -> DriftResult:
-    step = step_of_kl(lab.policy, lab.parameters, lab.reference_states(), direction, kl)
+    step = step_of_kl(lab.policy, lab.parameters, lab.reference_states, direction, kl)
     reference, measured = lab.drift(number, step, kl)
     unbiased = lab.references["undiscounted"]
     results = []
     for estimator in lab.drift_estimators:
         blocks = reference.column(f"raw/{lab.references[lab.aim_of(estimator)].name}").double()
         results.append(estimator_result(lab, estimator, measured, blocks))
-    weights = (measured.column(name) for name in ("ess", "weight_variance", "weight_max"))
     return DriftResult(
         kl=kl,
         measured_kl=step.kl,
         reference=reference_result(reference, lab, unbiased, "undiscounted"),
-        weights=level_weights(*weights),
+        weights=_level_weights(measured),
         estimators=tuple(results),
+    )
+
+
+def _level_weights(measured: Stage) -> tuple[LevelWeights, ...]:
+    """From the statistics of each batch, ``(n_batches, n_levels)`` each, to those of the levels."""
+    ess, variance, largest = (measured.column(name) for name in ("ess", "weight_variance", "weight_max"))
+    return tuple(
+        LevelWeights(
+            level, mean_estimate(ess[:, k]), log_scaled(mean_estimate(variance[:, k])), float(largest[:, k].max())
+        )
+        for k, level in enumerate(LEVELS)
     )
 
 
 def _landscape(lab: Laboratory, direction: th.Tensor) -> Landscape:
     settings = lab.settings
-    states = lab.reference_states()
+    states = lab.reference_states
     step = step_of_kl(lab.policy, lab.parameters, states, direction, settings.landscape_kl)
     kls = divergence_after(lab.policy, lab.parameters, states, [size * step.vector for size in settings.landscape])
     stages = {size: lab.landscape(step, size) for size in settings.landscape}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from sb3_pg.variance.credits import Estimator
+from sb3_pg.variance.instruments.credits import Estimator
 
 T = TypeVar("T")
 
@@ -79,6 +79,7 @@ class EstimatorResult:
     :param whole: its gradients, one a batch
     :param paired_bias: |E(g - u)| with u the unbiased reference estimator on the same episodes: less noise than
         against other episodes; nan where there is no such estimator, or the scale differs
+    :param paired_variance: tr Cov(g) / tr Cov(u), with the same u and for the same reason; nan where that is
     :param noise_scale: tr Cov / |E g|^2 in episodes (batch size times that of a batch), the batch size that it suggests
     :param noise_scale_steps: the same in environment steps
     :param curve: against batch size
@@ -92,6 +93,7 @@ class EstimatorResult:
     aim: str
     whole: Summary
     paired_bias: Estimate
+    paired_variance: Estimate
     noise_scale: Estimate
     noise_scale_steps: Estimate
     curve: tuple[CurvePoint, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sb3_pg.data.checks import check_choice, check_int, check_not_negative, check_positive, check_unit_interval
-from sb3_pg.variance.credits import Estimator
+from sb3_pg.variance.instruments.credits import Estimator
 
 TRANSFORMS = ("natural", "optimizer")
 DIRECTIONS = ("gradient", "natural", "random")
@@ -20,7 +20,7 @@ class Settings:
     :param reference_batches: as many again that make the reference
     :param chunk_batches: batches played at a time, and written together
     :param gamma: None for the model's
-    :param estimators: None for :func:`~sb3_pg.variance.credits.default_estimators`
+    :param estimators: None for :func:`~sb3_pg.variance.instruments.credits.default_estimators`
     :param transforms: of ``"natural"`` and ``"optimizer"``
     :param natural_rows: states of a batch that its Fisher matrix is made of, None for all
     :param damping, iterations: of the natural gradient
@@ -28,7 +28,7 @@ class Settings:
     :param critic_batches: what the well-fitted critic is fitted to; a third as many again decide when to stop
     :param drifts: KL(old || new) of the policies that the importance weights are measured at; each has ``batches`` of
         its own for its reference
-    :param drift_estimators: None for :func:`~sb3_pg.variance.credits.default_drift_estimators`
+    :param drift_estimators: None for :func:`~sb3_pg.variance.instruments.credits.default_drift_estimators`
     :param direction: of drift and landscape: ``"gradient"``, ``"natural"`` or ``"random"``
     :param landscape: sizes of the steps, in units of the one that has a KL of ``landscape_kl``
     :param landscape_batches: played at each of them

@@ -6,7 +6,8 @@ errors are the delete-one jackknife's over the batches and, apart, over the bloc
 smaller of the two samples.
 
 Squared norms of expectations need an interval of their own, since where the norm is small they are far from normal, and
-a sample that gives one too small a value gives it too small an error too: :func:`score_interval`.
+a sample that gives one too small a value gives it too small an error too: :func:`score_interval`. Variances have theirs
+on the scale of their logarithm, :func:`log_scaled`: they are positive, and their samples are skewed.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
     bias_estimate = rooted(squared(resampled.estimate(bias), products.spread()))
     return Summary(
         n=len(own),
-        variance=resampled.estimate(trace),
+        variance=log_scaled(resampled.estimate(trace)),
         sq_norm=sq_norm_estimate,
         snr=wider(resampled.estimate(sq_norm / trace), sq_norm_estimate, float(trace[0])),
         pairwise_cosine=resampled.estimate(mean_pairwise_cosine(resampled.squares(unit), n)),
@@ -203,6 +204,24 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
             root(float(of_reference[0])),
         ),
     )
+
+
+def log_scaled(estimate: Estimate) -> Estimate:
+    """A positive estimate, with an interval that is symmetric about its logarithm: value * exp(+- half / value)."""
+    if not estimate.value > 0:
+        return estimate
+    factor = math.exp(min((estimate.high - estimate.value) / estimate.value, 700.0))
+    return replace(estimate, low=estimate.value / factor, high=estimate.value * factor)
+
+
+def variance_ratio(own: th.Tensor, other: th.Tensor) -> Estimate:
+    """tr Cov of one estimator over that of another on the same batches, which makes its interval a short one.
+
+    :param own, other: ``(n, n)`` inner products of the gradients of each
+    """
+    resampled = Resampled(len(own), 0)
+    traces, others = (moments(products, resampled)[0] for products in (own, other))
+    return log_scaled(resampled.estimate(traces / others))
 
 
 def squared(estimate: Estimate, spread: float) -> Estimate:

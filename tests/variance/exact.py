@@ -101,6 +101,8 @@ def literal_multipliers(
     :param tables: ``(S,)`` values of each critic
     """
 
+    gamma = gamma if estimator.gamma is None else estimator.gamma
+
     def of(batch: Batch) -> th.Tensor:
         index, rewards = batch.episodes, batch.rewards
         ratios = (batch.log_prob - batch.behaviour_log_prob).detach()

@@ -17,12 +17,12 @@ import pytest
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_pg import REINFORCE
+from sb3_pg import REINFORCE, cli
 from sb3_pg.envs import make_vec_env
 from sb3_pg.variance import Estimator, Measurement, Settings, measure_checkpoints, measure_gradients
-from sb3_pg.variance.command import FILE, main
-from sb3_pg.variance.credits import parse_estimator
-from sb3_pg.variance.models import checkpoints, load_model, statistics_beside
+from sb3_pg.variance.command import FILE
+from sb3_pg.variance.instruments.credits import parse_estimator
+from sb3_pg.variance.instruments.models import checkpoints, load_model, statistics_beside
 from sb3_pg.variance.results import Estimate
 from tests.helpers.environments import diary
 
@@ -35,6 +35,10 @@ SMALL = (
 
 def arguments(out: Path, *more: str) -> list[str]:
     return [*SMALL, "--out", str(out), *more]
+
+
+def main(argv: list[str]) -> int:
+    return cli.run("variance", argv)
 
 
 def pieces(folder: Path) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def test_a_kill_in_the_middle_changes_nothing(tmp_path: Path, capsys: pytest.Cap
     """A process killed by SIGKILL after its fifth piece, and another command that goes on; a piece half written is
     made again. Against one that nobody interrupted."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    code = "import sys, torch; torch.set_num_threads(1); from sb3_pg.variance.command import main; main(sys.argv[1:])"
+    code = "import sys, torch; torch.set_num_threads(1); from sb3_pg.cli import run; run('variance', sys.argv[1:])"
     process = subprocess.Popen([sys.executable, "-c", code, *arguments(killed)], stdout=subprocess.DEVNULL)
     try:
         while len(list(killed.rglob("*.npz"))) < 5:

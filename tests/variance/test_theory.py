@@ -13,13 +13,19 @@ from typing import Any
 import pytest
 import torch as th
 
+from sb3_pg import VanillaPG
+from sb3_pg.data.batch import concatenate
+from sb3_pg.estimators import Importance, reward_to_go
 from sb3_pg.variance import Estimator, Measurement, measure_gradients, summary
-from sb3_pg.variance.drift import step_of_kl
-from sb3_pg.variance.gradients import shifted
+from sb3_pg.variance.instruments.drift import step_of_kl
+from sb3_pg.variance.instruments.gradients import shifted
+from sb3_pg.variance.laboratory import Laboratory
 from sb3_pg.variance.results import Estimate, EstimatorResult, Summary
 from sb3_pg.variance.settings import Settings
+from sb3_pg.variance.store import Stage
+from sb3_pg.variance.summary import variance_ratio
 from tests.helpers.tabular import long_episodes_pay
-from tests.variance.exact import laboratory, logits_of, tabular_model
+from tests.variance.exact import logits_of, tabular_model
 
 MDP = long_episodes_pay()
 THETA = 0.5 * MDP.random_logits(3)
@@ -34,9 +40,6 @@ ESTIMATORS = (
 )
 SIZES = (-1.0, 0.0, 0.25, 1.0)
 
-#: Written before the intervals of the laboratory became what they are; to be brought up to them.
-pytestmark = pytest.mark.skip(reason="the laboratory is in the making: its intervals have changed since")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def high_confidence() -> Iterator[None]:
@@ -45,11 +48,10 @@ def high_confidence() -> Iterator[None]:
         yield
 
 
-def measured(folder: Path, episodes: int = 8, **settings: Any) -> Measurement:
-    """Without discounting, so that there is one objective."""
+def settings_of(episodes: int = 8, **settings: Any) -> Settings:
     asked: dict[str, Any] = {
-        "batches": 160,
-        "reference_batches": 160,
+        "batches": 240,
+        "reference_batches": 240,
         "chunk_batches": 80,
         "transforms": (),
         "estimators": ESTIMATORS,
@@ -57,19 +59,35 @@ def measured(folder: Path, episodes: int = 8, **settings: Any) -> Measurement:
         "landscape": (),
         **settings,
     }
-    model = tabular_model(MDP, THETA, n_envs=4, gamma=1.0)
-    return measure_gradients(model, None, Settings(episodes=episodes, **asked), folder)
+    return Settings(episodes=episodes, **asked)
+
+
+def model(n_envs: int = 4) -> VanillaPG:
+    """Without discounting, so that there is one objective."""
+    return tabular_model(MDP, THETA, n_envs, gamma=1.0)
+
+
+def measured(folder: Path, **settings: Any) -> Measurement:
+    return measure_gradients(model(), None, settings_of(**settings), folder)
+
+
+FAR = settings_of(drifts=(0.01, 0.2), landscape=SIZES, landscape_kl=0.05, landscape_batches=320)
 
 
 @pytest.fixture(scope="module")
-def measurement(tmp_path_factory: pytest.TempPathFactory) -> Measurement:
-    return measured(
-        tmp_path_factory.mktemp("theory"),
-        drifts=(0.01, 0.2),
-        landscape=SIZES,
-        landscape_kl=0.02,
-        landscape_batches=160,
-    )
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("theory")
+
+
+@pytest.fixture(scope="module")
+def measurement(folder: Path) -> Measurement:
+    return measure_gradients(model(), None, FAR, folder)
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path, measurement: Measurement) -> Laboratory:
+    """The one that measured, with its pieces."""
+    return Laboratory(model(), None, FAR, folder)
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +100,25 @@ def below(one: Estimate, other: Estimate) -> bool:
     return one.high < other.low
 
 
-def test_each_step_of_the_lectures_lowers_the_variance(results: dict[str, EstimatorResult]) -> None:
+def lowers(stage: Stage, one: str, other: str) -> bool:
+    """Whether the first estimator's variance is below the second's, on the same batches."""
+    own, its = (stage.column(f"raw/{name}").double() for name in (one, other))
+    return variance_ratio(own @ own.T, its @ its.T).high < 1
+
+
+def test_each_step_of_the_lectures_lowers_the_variance(lab: Laboratory, results: dict[str, EstimatorResult]) -> None:
     """Total return, less a baseline; rewards to go; less a baseline of each step; and nothing of it biases."""
-    variance = {name: one.whole.variance for name, one in results.items()}
-    assert below(variance["total, leave_one_out"], variance["total"])
-    assert below(variance["reward_to_go"], variance["total"])
-    assert below(variance["reward_to_go, time_leave_one_out"], variance["reward_to_go"])
-    assert below(variance["reward_to_go, fitted critic"], variance["reward_to_go"])
-    assert below(results["reward_to_go, time_leave_one_out"].noise_scale, results["total"].noise_scale)
-    assert below(results["total"].whole.pairwise_cosine, results["reward_to_go, fitted critic"].whole.pairwise_cosine)
+    stage = lab.measured()
+    for one, other in (
+        ("total, leave_one_out", "total"),
+        ("reward_to_go", "total"),
+        ("reward_to_go, time_leave_one_out", "reward_to_go"),
+        ("reward_to_go, fitted critic", "reward_to_go"),
+    ):
+        assert lowers(stage, one, other), (one, other)
+    unbiased = results["reward_to_go, time_leave_one_out"]
+    assert unbiased.paired_variance.value == 1
+    assert results["total"].paired_variance.low > 1 < results["reward_to_go"].paired_variance.low
     for name in ("total", "total, leave_one_out", "reward_to_go", "reward_to_go, fitted critic"):
         assert results[name].paired_bias.low == 0, name
 
@@ -101,16 +129,27 @@ def test_lambda_trades_bias_for_variance(results: dict[str, EstimatorResult]) ->
     for smaller, larger in itertools.pairwise(rows):
         assert larger.paired_bias.value < smaller.paired_bias.value
         assert smaller.whole.variance.value < larger.whole.variance.value
-    assert below(rows[-1].paired_bias, rows[0].paired_bias)
-    assert below(rows[0].whole.variance, rows[-1].whole.variance)
+    assert below(rows[0].paired_variance, rows[-1].paired_variance)
     assert rows[-1].paired_bias.low == 0 < rows[0].paired_bias.low
 
 
-def test_a_fitted_critic_explains_more_than_a_wrong_one(measurement: Measurement) -> None:
+def best_explained_variance(lab: Laboratory) -> float:
+    """What the mean rewards to go of each state explain of the episodes that they are the means of."""
+    batch = concatenate([one for chunk in range(3) for one in lab.measured_batches(chunk)])
+    to_go, states = reward_to_go(batch.rewards, batch.episodes, 1.0).double(), batch.observations
+    assert isinstance(states, th.Tensor)
+    means = th.stack([to_go[states == state].mean() for state in range(MDP.n_states)])
+    return 1 - float((to_go - means[states]).var() / to_go.var())
+
+
+def test_a_fitted_critic_explains_more_than_a_wrong_one(lab: Laboratory, measurement: Measurement) -> None:
+    """Not much, for these rewards to go are mostly chance: but not less than half of what a state can say of them."""
     critics = {one.name: one for one in measurement.critics}
     assert critics["zero"].explained_variance.value == 0
     assert below(critics["model"].explained_variance, critics["fitted"].explained_variance)
-    assert critics["fitted"].explained_variance.value > 0.1 and critics["fitted"].passes > 0
+    best = best_explained_variance(lab)
+    assert 0 < best < 0.1
+    assert critics["fitted"].explained_variance.value > best / 2 and critics["fitted"].passes > 0
 
 
 def test_variance_falls_with_the_batch_size(tmp_path: Path, results: dict[str, EstimatorResult]) -> None:
@@ -123,16 +162,15 @@ def test_variance_falls_with_the_batch_size(tmp_path: Path, results: dict[str, E
     curve = results["reward_to_go"].curve
     assert [point.episodes for point in curve] == [8 * point.batches for point in curve] == [8, 16, 32, 64, 128, 256]
     for point in curve[1:]:
-        assert point.summary.n == 160 // point.batches
+        assert point.summary.n == 240 // point.batches
         expected = curve[0].summary.variance.value / point.batches
         assert point.summary.variance.low < expected < point.summary.variance.high
     assert curve[0].summary.pairwise_cosine.value < curve[3].summary.pairwise_cosine.value
     assert curve[0].summary.reference_cosine.value < curve[3].summary.reference_cosine.value
 
 
-def test_the_ladder_of_weights(measurement: Measurement) -> None:
-    """Further off, the weights of whole episodes are fewer effective ones, and the gradient noisier: trajectory above
-    per-decision above single steps, whose bias is what that costs, and which none at all has most of."""
+def test_fewer_weights_count_the_further_off_and_the_longer_the_product(measurement: Measurement) -> None:
+    """And without weights there is bias."""
     near, far = measurement.drifts
     for drift in (near, far):
         weights = {one.level: one for one in drift.weights}
@@ -142,33 +180,38 @@ def test_the_ladder_of_weights(measurement: Measurement) -> None:
     for close, distant in zip(near.weights[:3], far.weights[:3], strict=True):
         assert below(distant.ess, close.ess) and below(close.variance, distant.variance)
     found: dict[str, Summary] = {one.name: one.whole for one in far.estimators}
-    assert below(found["reward_to_go, per_decision"].variance, found["reward_to_go, trajectory"].variance)
-    assert below(
-        found["reward_to_go, trajectory, self-normalized"].variance, found["reward_to_go, trajectory"].variance
-    )
     assert found["reward_to_go, trajectory"].bias.low == found["reward_to_go, per_decision"].bias.low == 0
     assert found["reward_to_go"].bias.low > 0
 
 
-def test_the_landscape_is_the_objective(measurement: Measurement, tmp_path: Path) -> None:
+def test_the_ladder_of_weights(tmp_path: Path) -> None:
+    """The gradient is noisier with a weight of whole episodes than with one of each reward's past, and than with one of
+    each step; and tamed by self-normalisation. On 12,800 episodes, for the tails are heavy."""
+    levels: tuple[Importance, ...] = ("timestep", "per_decision", "trajectory")
+    weighted = (*(Estimator(importance=one) for one in levels), Estimator(importance="trajectory", self_normalize=True))
+    asked = settings_of(
+        batches=1600, reference_batches=80, estimators=ESTIMATORS[:1], drifts=(0.05,), drift_estimators=weighted
+    )
+    lab = Laboratory(model(n_envs=8), None, asked, tmp_path)
+    step = step_of_kl(lab.policy, lab.parameters, lab.reference_states, lab.direction(lab.reference()), 0.05)
+    timestep, per_decision, trajectory, tamed = (one.name for one in weighted)
+    stage = lab.drift(0, step, 0.05)[1]
+    for one, other in ((timestep, per_decision), (per_decision, trajectory), (tamed, trajectory)):
+        assert lowers(stage, one, other), (one, other)
+
+
+def test_the_landscape_is_the_objective(lab: Laboratory, measurement: Measurement) -> None:
     """Gains along the step against dynamic programming; the surrogate is of the same slope at its foot."""
     assert measurement.landscape is not None
-    lab = laboratory(
-        tabular_model(MDP, THETA, n_envs=4, gamma=1.0),
-        tmp_path,
-        episodes=8,
-        chunk_batches=80,
-        reference_batches=160,
-        estimators=ESTIMATORS[:1],
-    )
-    step = step_of_kl(lab.policy, lab.parameters, lab.reference_states(), lab.direction(lab.reference()), 0.02)
+    kl = FAR.landscape_kl
+    step = step_of_kl(lab.policy, lab.parameters, lab.reference_states, lab.direction(lab.reference()), kl)
     here = float(MDP.objective(THETA.float().double(), 1.0))
     for point in measurement.landscape.points:
         there = logits_of(shifted(lab.policy, lab.parameters, point.size * step.vector))
         exact = float(MDP.objective(there, 1.0))
         assert point.mean_return.low < exact < point.mean_return.high
         assert point.gain.low <= exact - here + 1e-6 and exact - here - 1e-6 <= point.gain.high
-        assert abs(point.kl - 0.02 * point.size**2) < 0.01 * abs(point.size) + 1e-6
+        assert abs(point.kl - kl * point.size**2) < 0.02 * abs(point.size) + 1e-6
     points = {point.size: point for point in measurement.landscape.points}
     assert points[0.0].gain.value == 0 and abs(points[0.0].surrogate.value) < 1e-4
     assert points[1.0].surrogate.low > 0 > points[-1.0].surrogate.high

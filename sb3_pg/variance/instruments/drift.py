@@ -11,17 +11,19 @@ from torch import nn
 
 from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.minibatches import CACHE_ROWS, whole_batch
-from sb3_pg.estimators import LEVELS, Importance, clipped_surrogate, discount_factors, effective_sample_size, log_ratio
+from sb3_pg.estimators import LEVELS, clipped_surrogate, discount_factors, effective_sample_size, log_ratio
 from sb3_pg.policies.divergence import Divergence
 from sb3_pg.policies.passes import all_log_probs
 from sb3_pg.rollout.credit import baseline_of, returns_of
-from sb3_pg.variance.credits import Estimator, row_weights
-from sb3_pg.variance.gradients import shifted
-from sb3_pg.variance.results import LevelWeights
-from sb3_pg.variance.summary import mean_estimate
+from sb3_pg.variance.instruments.credits import Estimator, row_weights
+from sb3_pg.variance.instruments.gradients import shifted
 
 #: How near the KL asked for has to be met.
 TOLERANCE = 0.01
+
+
+class NoSuchStep(ValueError):
+    """No multiple of the direction has the KL that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,11 @@ def step_of_kl(
     bounds it.
 
     :param direction: ``(n_parameters,)``
-    :raises ValueError: where no multiple of it comes to that KL
+    :raises NoSuchStep: where no multiple of it comes to that KL
     """
     norm = float(direction.norm())
     if norm == 0:
-        raise ValueError("the direction of the drift is 0: there is no gradient to follow; write direction='random'")
+        raise NoSuchStep("the direction of the drift is 0: there is no gradient to follow; write direction='random'")
     vector = direction / norm
     size, low, high = 0.1, 0.0, float("inf")
     for _ in range(60):
@@ -82,7 +84,7 @@ def step_of_kl(
         guess = size * (kl / here) ** 0.5 if here > 0 else 10 * size
         between = (low + high) / 2 if high < float("inf") else 10 * size
         size = guess if low < guess < high and guess <= 10 * size else between
-    raise ValueError(
+    raise NoSuchStep(
         f"no step along this direction comes to a KL of {kl:g}: the last one tried, {size:.3g}, had {here:.3g}"
     )
 
@@ -106,15 +108,6 @@ def weight_statistics(batch: EpisodeBatch, log_prob: th.Tensor) -> dict[str, lis
         found["weight_variance"].append(weights.var().item() if len(weights) > 1 else float("nan"))
         found["weight_max"].append(weights.max().item())
     return found
-
-
-def level_weights(ess: th.Tensor, variance: th.Tensor, largest: th.Tensor) -> tuple[LevelWeights, ...]:
-    """From the statistics of each batch, ``(n_batches, n_levels)`` each, to those of the levels."""
-    levels: tuple[Importance, ...] = LEVELS
-    return tuple(
-        LevelWeights(level, mean_estimate(ess[:, k]), mean_estimate(variance[:, k]), float(largest[:, k].max()))
-        for k, level in enumerate(levels)
-    )
 
 
 def surrogate_gains(

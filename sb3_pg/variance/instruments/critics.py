@@ -25,7 +25,7 @@ from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.passes import all_values
 from sb3_pg.update.critic import ValueLoss, fit_critic
 from sb3_pg.update.statistics import value_explained_variance
-from sb3_pg.variance.sampling import own_random_numbers
+from sb3_pg.variance.instruments.sampling import own_random_numbers
 
 CRITICS = ("zero", "model", "fitted")
 _NETWORK = "network/"

@@ -8,13 +8,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_pg.envs import make_vec_env
-from sb3_pg.variance.sampling import normalizer_of
+from sb3_pg.variance.instruments.sampling import normalizer_of
 
 #: By the names that the RL Zoo's folders have.
 ALGORITHMS = {
@@ -26,6 +27,8 @@ ALGORITHMS = {
     "vanillapg": "sb3_pg:VanillaPG",
     "offpolicyispg": "sb3_pg:OffPolicyISPG",
 }
+#: What can be asked for values and for log-probs of actions.
+POLICIES = (ActorCriticPolicy, MaskableActorCriticPolicy)
 #: Environments side by side, at most.
 MAX_ENVS = 16
 
@@ -33,7 +36,7 @@ MAX_ENVS = 16
 def check_model(model: Any) -> None:
     """Refuse what has no policy gradient that could be measured."""
     policy = getattr(model, "policy", None)
-    if not isinstance(model, OnPolicyAlgorithm) or not isinstance(policy, ActorCriticPolicy):
+    if not isinstance(model, OnPolicyAlgorithm) or not isinstance(policy, POLICIES):
         raise ValueError(
             f"the laboratory measures on-policy models with a stochastic policy (PPO, A2C, TRPO, REINFORCE ...), got "
             f"{type(model).__name__}"

@@ -22,7 +22,7 @@ from sb3_pg.estimators import BATCH_BASELINES, EPISODE_LEVELS, LEVELS, Importanc
 from sb3_pg.rollout.credit import baseline_of, returns_of
 from sb3_pg.update.episode_gradients import optimal_baseline
 from sb3_pg.update.weighting import WeightedSample, Weighting
-from sb3_pg.variance.critics import CRITICS
+from sb3_pg.variance.instruments.critics import CRITICS
 
 Aim = Literal["discounted", "undiscounted"]
 BASELINES = ("none", "value", "optimal", *BATCH_BASELINES)
@@ -36,7 +36,7 @@ class Estimator:
 
     :param returns: ``"total"``, ``"reward_to_go"`` or ``"gae"``
     :param baseline: a baseline's name; ``"value"`` for a critic
-    :param critic: which critic, see :mod:`sb3_pg.variance.critics`: ``"model"``, ``"fitted"`` or ``"zero"``
+    :param critic: which critic, see :mod:`sb3_pg.variance.instruments.critics`: ``"model"``, ``"fitted"`` or ``"zero"``
     :param bootstrap_truncated: add gamma V(terminal observation) at a time limit
     :param discount_gradient: the factor gamma^t
     :param normalize: shift and scale the advantages of the batch to mean 0 and deviation 1, as SB3 does
@@ -159,7 +159,7 @@ def multipliers(
     """What the score of each step is multiplied by, and what the sum over the steps is divided by.
 
     :param policy: whose gradient is estimated
-    :param batch: as the estimator's critic sees it, see :func:`~sb3_pg.variance.critics.with_critic`
+    :param batch: as the estimator's critic sees it, see :func:`~sb3_pg.variance.instruments.critics.with_critic`
     :param gamma: of an estimator that has none of its own
     :param log_prob: ``(n_rows,)`` of the actions under that policy
     :return: ``(n_rows,)`` and a scalar

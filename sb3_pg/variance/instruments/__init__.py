@@ -1,0 +1,1 @@
+"""What a measurement is made with: models and their episodes, estimators, critics, gradients, policies some way off."""

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_pg.envs import make_vec_env
 from sb3_pg.report import write_page
+from sb3_pg.variance.along_training import checkpoints_page
 from sb3_pg.variance.instruments.credits import parse_estimator
 from sb3_pg.variance.instruments.models import algorithm_named, checkpoints, load_model, n_envs_for, statistics_beside
 from sb3_pg.variance.measure import measure_gradients
@@ -122,6 +123,7 @@ def run(argv: Sequence[str]) -> list[Measurement]:
     """
     given = parser().parse_args(argv)
     settings = settings_of(given)
+    command = shlex.join(["sb3-pg", "variance", *argv])
     measurements = []
     for path in _models(given):
         env = _environment(given, settings, path)
@@ -130,9 +132,11 @@ def run(argv: Sequence[str]) -> list[Measurement]:
         measurement = measure_gradients(model, env, settings, folder, _progress)
         measurement.save(folder / FILE)
         env.close()
-        page = write_page(measurement_page(measurement, shlex.join(["sb3-pg", "variance", *argv])), folder)
+        page = write_page(measurement_page(measurement, command), folder)
         print(f"{text_of(measurement)}\n\nWritten to {folder / FILE}, report: {page}")
         measurements.append(measurement)
+    if given.run is not None:
+        print(f"\nAll {len(measurements)}: {write_page(checkpoints_page(measurements, command), given.out)}")
     return measurements
 
 
@@ -155,13 +159,17 @@ def text_of(measurement: Measurement) -> str:
             f"its halves {reference.half_cosine:.3f}, noise {reference.half_distance:.3g}"
         )
     lines += [f"Note: {remark}" for remark in measurement.remarks]
-    wide = max(len(one.name) for one in measurement.estimators)
-    heads = ("variance", "SNR", "pairwise cosine", "relative bias", "noise scale")
-    lines.append(f"\n{'estimator':{wide}}" + "".join(f"{head:>27}" for head in heads))
+    heads = ["estimator", "variance", "relative variance", "SNR", "pairwise cosine", "relative bias", "noise scale"]
+    rows = [heads]
     for one in sorted(measurement.estimators, key=lambda one: -one.whole.snr.value):
         whole = one.whole
-        columns = (whole.variance, whole.snr, whole.pairwise_cosine, whole.relative_bias, one.noise_scale)
-        lines.append(f"{one.name:{wide}}" + "".join(f"{_interval(column):>27}" for column in columns))
+        columns = (whole.variance, one.paired_variance, whole.snr, whole.pairwise_cosine, whole.relative_bias)
+        rows.append([one.name, *map(_interval, (*columns, one.noise_scale))])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines.append("")
+    for name, *cells in rows:
+        padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([f"{name:{widths[0]}}", *padded]))
     return "\n".join(lines)
 
 

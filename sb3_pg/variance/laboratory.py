@@ -15,13 +15,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.data.batch import EpisodeBatch, concatenate
-from sb3_pg.estimators import discount_factors, segment_sum
 from sb3_pg.policies.actor import WithoutCritic
 from sb3_pg.variance.instruments.credits import (
     Aim,
     Estimator,
     default_drift_estimators,
     default_estimators,
+    distinct,
     multipliers,
     references,
 )
@@ -38,6 +38,7 @@ from sb3_pg.variance.instruments.drift import (
     Step,
     log_probs_under,
     random_direction,
+    step_of_kl,
     surrogate_gains,
     weight_statistics,
 )
@@ -51,7 +52,14 @@ from sb3_pg.variance.instruments.gradients import (
     working_copy,
 )
 from sb3_pg.variance.instruments.models import environment_for, identity
-from sb3_pg.variance.instruments.sampling import Player, episodes_per_env, normalizer_of, own_random_numbers
+from sb3_pg.variance.instruments.sampling import (
+    Player,
+    episodes_per_env,
+    facts_of,
+    n_bytes,
+    normalizer_of,
+    own_random_numbers,
+)
 from sb3_pg.variance.settings import Settings
 from sb3_pg.variance.store import Arrays, Progress, Stage, Store, fingerprint_of_tensors
 
@@ -90,8 +98,8 @@ class Laboratory:
         self.policy: ActorCriticPolicy = working_copy(model.policy)
         self.gamma = float(model.gamma) if settings.gamma is None else settings.gamma
         self.has_critic = not isinstance(model.policy, WithoutCritic)
-        self.estimators = _distinct(settings.estimators or default_estimators(model, self.has_critic))
-        self.drift_estimators = _distinct(settings.drift_estimators or default_drift_estimators())
+        self.estimators = distinct(settings.estimators or default_estimators(model, self.has_critic))
+        self.drift_estimators = distinct(settings.drift_estimators or default_drift_estimators())
         self._check_estimators()
         #: Unbiased, of each objective; without discounting there is one objective.
         self.references: dict[str, Estimator] = references(self.gamma)
@@ -161,7 +169,7 @@ class Laboratory:
         batches = self.play(STREAMS.index("measure"), chunk)
         if self._kept_bytes <= KEPT_BYTES:
             self._played[chunk] = batches
-            self._kept_bytes += sum(map(_n_bytes, batches))
+            self._kept_bytes += sum(map(n_bytes, batches))
         return batches
 
     @property
@@ -219,27 +227,17 @@ class Laboratory:
         own = dict(policy.named_parameters())
         return weighted_scores(policy, {name: own[name] for name in self.parameters}, batch, th.stack(weights))
 
-    def facts_of(self, batch: EpisodeBatch) -> dict[str, float]:
-        """Steps of a batch and its mean returns."""
-        rewards = batch.rewards.double()
-        discounted = rewards * discount_factors(batch.episodes, self.gamma, th.float64)
-        return {
-            "steps": float(batch.n_rows),
-            "return": segment_sum(rewards, batch.episodes).mean().item(),
-            "discounted_return": segment_sum(discounted, batch.episodes).mean().item(),
-        }
-
     def reference_stage(
         self, name: str, stream: int, policy: ActorCriticPolicy, n_batches: int, asked: Mapping[str, Any]
     ) -> Stage:
         """The gradients of the objectives, by their unbiased estimators, at a policy that plays itself."""
-        chosen = _distinct(list(self.references.values()))
+        chosen = distinct(list(self.references.values()))
 
         def make(chunk: int) -> Arrays:
             rows = []
             for batch in self.play(stream, chunk, policy):
                 gradients = self.gradients(policy, batch, chosen, batch.behaviour_log_prob)
-                rows.append(_by_name(chosen, gradients) | self.facts_of(batch))
+                rows.append(_by_name(chosen, gradients) | facts_of(batch, self.gamma))
             return _stacked(rows)
 
         asked = {**asked, "gamma": self.gamma, "references": estimator_names(chosen)}
@@ -253,13 +251,13 @@ class Laboratory:
     def measured(self) -> Stage:
         """The gradients of all estimators on the same batches, raw and after an optimizer, and the critics' marks."""
         settings = self.settings
-        chosen = _distinct([*self.estimators, *self.references.values()])
+        chosen = distinct([*self.estimators, *self.references.values()])
 
         def make(chunk: int) -> Arrays:
             rows = []
             for number, batch in enumerate(self.measured_batches(chunk)):
                 gradients = self.gradients(self.policy, batch, chosen, batch.behaviour_log_prob)
-                row = _by_name(chosen, gradients) | self.facts_of(batch)
+                row = _by_name(chosen, gradients) | facts_of(batch, self.gamma)
                 seed = self.seed_of(STREAMS.index("measure"), chunk) + number
                 for transform in settings.transforms:
                     used = gradients[: len(self.estimators)]
@@ -311,9 +309,10 @@ class Laboratory:
             rows = settings.natural_rows
             return natural_gradients(self.policy, batch, gradients, settings.damping, settings.iterations, rows)
 
-    def direction(self, reference: Stage) -> th.Tensor:
+    @cached_property
+    def direction(self) -> th.Tensor:
         """``(n_parameters,)`` where drift and landscape go."""
-        gradient = reference.column(f"raw/{self.references['undiscounted'].name}").double().mean(0)
+        gradient = self.reference().column(f"raw/{self.references['undiscounted'].name}").double().mean(0)
         if self.settings.direction == "random":
             return random_direction(len(gradient), self.seed_of(STREAMS.index("drift"), 0))
         if self.settings.direction == "natural":
@@ -325,6 +324,13 @@ class Laboratory:
     def reference_states(self) -> EpisodeBatch:
         """The first episodes of the reference: whose states stand for those of the policy."""
         return concatenate(self.play(STREAMS.index("reference"), 0))
+
+    def step(self, kl: float) -> Step:
+        """The one along the direction with this KL(old || new).
+
+        :raises NoSuchStep: if there is none
+        """
+        return step_of_kl(self.policy, self.parameters, self.reference_states, self.direction, kl)
 
     def _direction_asked(self) -> dict[str, Any]:
         settings = self.settings
@@ -344,7 +350,7 @@ class Laboratory:
             for batch in self.measured_batches(chunk):
                 log_prob = log_probs_under(there, batch)
                 gradients = self.gradients(there, batch, self.drift_estimators, log_prob)
-                row = _by_name(self.drift_estimators, gradients) | self.facts_of(batch)
+                row = _by_name(self.drift_estimators, gradients) | facts_of(batch, self.gamma)
                 rows.append(row | weight_statistics(batch, log_prob))
             return _stacked(rows)
 
@@ -363,7 +369,7 @@ class Laboratory:
                 log_prob = log_probs_under(there, old)
                 gains = surrogate_gains(old, log_prob, promise, self.gamma, self.settings.clip_range)
                 plain, clipped = (one.double().mean().item() for one in gains)
-                rows.append(self.facts_of(new) | {"surrogate": plain, "clipped": clipped})
+                rows.append(facts_of(new, self.gamma) | {"surrogate": plain, "clipped": clipped})
             return _stacked(rows)
 
         settings = self.settings
@@ -375,19 +381,6 @@ class Laboratory:
         """What is known of the state that ``"optimizer"`` begins with."""
         forget = self.settings.fresh_optimizer or not has_state(self.model.policy.optimizer)
         return "fresh" if forget else "the model's own"
-
-
-def _distinct(estimators: Sequence[Estimator]) -> tuple[Estimator, ...]:
-    """Each once: two of one name are the same."""
-    return tuple(
-        {one.name: one for one in reversed(estimators)}[name] for name in dict.fromkeys(one.name for one in estimators)
-    )
-
-
-def _n_bytes(batch: EpisodeBatch) -> int:
-    """Of the observations."""
-    seen = batch.observations.values() if isinstance(batch.observations, dict) else (batch.observations,)
-    return sum(one.nbytes for one in seen)
 
 
 def _by_name(estimators: Sequence[Estimator], gradients: th.Tensor, prefix: str = "raw") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.estimators import LEVELS
 from sb3_pg.variance.instruments.credits import Estimator
-from sb3_pg.variance.instruments.drift import NoSuchStep, divergence_after, step_of_kl
+from sb3_pg.variance.instruments.drift import NoSuchStep, divergence_after
 from sb3_pg.variance.instruments.gradients import layers_of
 from sb3_pg.variance.instruments.models import task
 from sb3_pg.variance.instruments.sampling import normalizer_of
@@ -73,7 +73,7 @@ def measure_gradients(
         Path(folder).mkdir(parents=True, exist_ok=True)
     place: Any = tempfile.TemporaryDirectory() if folder is None else contextlib.nullcontext(folder)
     with place as where:
-        return _measurement(Laboratory(model, env, settings, Path(where), progress))
+        return measurement_of(Laboratory(model, env, settings, Path(where), progress))
 
 
 def measure_checkpoints(
@@ -86,12 +86,13 @@ def measure_checkpoints(
     return [measure_gradients(model, env, settings, folder, progress) for model, env in models]
 
 
-def _measurement(lab: Laboratory) -> Measurement:
+def measurement_of(lab: Laboratory) -> Measurement:
+    """All that a laboratory is set to measure; of its stages, those that are there are not made again."""
     reference, measured = lab.reference(), lab.measured()
     references = {aim: reference_result(reference, lab, one, aim) for aim, one in lab.references.items()}
     compared = {aim: compared_with(lab, one, reference) for aim, one in lab.references.items()}
     estimators = tuple(result_of(lab, one, measured, compared[lab.aim_of(one)]) for one in lab.estimators)
-    drifts, landscape, not_found = _away(lab, reference)
+    drifts, landscape, not_found = _away(lab)
     settings = plain(replace(lab.settings, gamma=lab.gamma, estimators=None, drift_estimators=None))
     return Measurement(
         settings=settings,
@@ -108,20 +109,19 @@ def _measurement(lab: Laboratory) -> Measurement:
     )
 
 
-def _away(lab: Laboratory, reference: Stage) -> tuple[tuple[DriftResult, ...], Landscape | None, list[str]]:
+def _away(lab: Laboratory) -> tuple[tuple[DriftResult, ...], Landscape | None, list[str]]:
     """What is measured some way off, and why what is missing of it could not be: no step is as far as was asked."""
     drifts: list[DriftResult] = []
     landscape: Landscape | None = None
     not_found: list[str] = []
-    direction = lab.direction(reference) if lab.settings.drifts or lab.settings.landscape else reference.column("steps")
     for number, kl in enumerate(lab.settings.drifts):
         try:
-            drifts.append(_drift(lab, direction, number, kl))
+            drifts.append(_drift(lab, number, kl))
         except NoSuchStep as error:
             not_found.append(f"no drift of KL {kl:g}: {error}")
     if lab.settings.landscape:
         try:
-            landscape = _landscape(lab, direction)
+            landscape = _landscape(lab)
         except NoSuchStep as error:
             not_found.append(f"no landscape: {error}")
     return tuple(drifts), landscape, not_found
@@ -258,8 +258,8 @@ def estimator_result(lab: Laboratory, estimator: Estimator, measured: Stage, blo
     )
 
 
-def _drift(lab: Laboratory, direction: th.Tensor, number: int, kl: float) -> DriftResult:
-    step = step_of_kl(lab.policy, lab.parameters, lab.reference_states, direction, kl)
+def _drift(lab: Laboratory, number: int, kl: float) -> DriftResult:
+    step = lab.step(kl)
     reference, measured = lab.drift(number, step, kl)
     unbiased = lab.references["undiscounted"]
     results = []
@@ -286,10 +286,10 @@ def _level_weights(measured: Stage) -> tuple[LevelWeights, ...]:
     )
 
 
-def _landscape(lab: Laboratory, direction: th.Tensor) -> Landscape:
+def _landscape(lab: Laboratory) -> Landscape:
     settings = lab.settings
     states = lab.reference_states
-    step = step_of_kl(lab.policy, lab.parameters, states, direction, settings.landscape_kl)
+    step = lab.step(settings.landscape_kl)
     kls = divergence_after(lab.policy, lab.parameters, states, [size * step.vector for size in settings.landscape])
     stages = {size: lab.landscape(step, size) for size in settings.landscape}
     here = stages[0.0].column("return")

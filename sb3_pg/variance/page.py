@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sb3_pg.report import Block, Bullets, Code, Figure, Notice, Page, Palette, Paragraph, Section, Table, charts
-from sb3_pg.report.series import Curve, with_interval
+from sb3_pg.report import (
+    Block,
+    Bullets,
+    Code,
+    Details,
+    Figure,
+    Notice,
+    Page,
+    Palette,
+    Paragraph,
+    Section,
+    Table,
+    charts,
+)
+from sb3_pg.report.series import Curve, Interval, with_interval
 from sb3_pg.variance.results import CurvePoint, Estimate, EstimatorResult, Landscape, Measurement, Summary
 
 #: Quantities against the size of the batch: their axes, and what they are.
 AGAINST_SIZE: tuple[tuple[str, str, str, bool], ...] = (
-    ("variance", "trace of the covariance", "Variance of the gradient: trace of its covariance.", True),
+    (
+        "variance",
+        "trace of the covariance",
+        "Variance of the gradient: trace of its covariance. Estimators on another scale are left out.",
+        True,
+    ),
     ("snr", "|E g|^2 / variance", "Signal-to-noise ratio of one gradient.", True),
     (
         "pairwise_cosine",
@@ -24,11 +42,11 @@ AGAINST_SIZE: tuple[tuple[str, str, str, bool], ...] = (
 
 def measurement_page(measurement: Measurement, command: str = "") -> Page:
     """The measurement of one policy, the answer first."""
-    palette = Palette([one.name for one in measurement.estimators])
+    palette = Palette(names_best_first(measurement.estimators))
     facts = measurement.facts
     sections = [
-        Section("Result", _result(measurement)),
-        Section("Against the size of the batch", [*_against_size(measurement, palette)]),
+        Section("Result", _result(measurement, palette)),
+        Section("Against the size of the batch", _against_size(measurement, palette)),
         Section("Layer by layer", [_layers(measurement)]),
     ]
     transformed = _transformed(measurement)
@@ -47,7 +65,7 @@ def measurement_page(measurement: Measurement, command: str = "") -> Page:
     )
 
 
-def _result(measurement: Measurement) -> list[Block]:
+def _result(measurement: Measurement, palette: Palette) -> list[Block]:
     best = max(measurement.estimators, key=lambda one: _or(one.whole.snr.value))
     worst = min(measurement.estimators, key=lambda one: _or(one.whole.snr.value, float("inf")))
     episodes = measurement.settings["episodes"]
@@ -65,16 +83,19 @@ def _result(measurement: Measurement) -> list[Block]:
             ]
         ),
         *(Notice(remark, "warning") for remark in measurement.remarks),
+        _forest(measurement, palette),
         _table(measurement.estimators),
     ]
     return blocks
 
 
 def _table(estimators: Sequence[EstimatorResult]) -> Table:
-    heads = ["variance", "SNR", "pairwise cosine", "cosine with the reference", "bias / |reference|", "noise scale"]
+    heads = ["variance", "relative variance", "SNR", "pairwise cosine", "cosine with the reference"]
+    heads += ["bias / |reference|", "noise scale"]
     return Table(
-        "Estimators on the same episodes, with 95% intervals. The noise scale is tr Cov / |E g|^2 in episodes. A dash: "
-        "the estimator has another scale, or noise leaves nothing to say.",
+        "Estimators on the same episodes, with 95% intervals. Relative: divided by the variance of the unbiased "
+        "estimator that the reference is made of, on the same episodes, which leaves little noise. The noise scale is "
+        "tr Cov / |E g|^2 in episodes. A dash: the estimator has another scale, or noise leaves nothing to say.",
         ["estimator", *heads],
         [
             [
@@ -83,6 +104,7 @@ def _table(estimators: Sequence[EstimatorResult]) -> Table:
                     _text(column)
                     for column in (
                         one.whole.variance,
+                        one.paired_variance,
                         one.whole.snr,
                         one.whole.pairwise_cosine,
                         one.whole.reference_cosine,
@@ -91,39 +113,72 @@ def _table(estimators: Sequence[EstimatorResult]) -> Table:
                     )
                 ),
             ]
-            for one in sorted(estimators, key=lambda one: -_or(one.whole.snr.value))
+            for one in _best_first(estimators)
         ],
         align="l" + "r" * len(heads),
         name="estimators",
     )
 
 
-def _against_size(measurement: Measurement, palette: Palette) -> list[Figure]:
-    sizes: tuple[tuple[str, str, Callable[[CurvePoint], float]], ...] = (
-        ("episodes", "episodes in a gradient", lambda point: float(point.episodes)),
-        ("steps", "environment steps in a gradient", lambda point: point.steps),
+def _forest(measurement: Measurement, palette: Palette) -> Figure:
+    """All estimators beside each other, the best on top."""
+    metrics: tuple[tuple[str, Callable[[Summary], Estimate]], ...] = (
+        ("signal-to-noise ratio", lambda summary: summary.snr),
+        ("cosine of two gradients", lambda summary: summary.pairwise_cosine),
     )
+    shown = [(title, one.name, pick(one.whole)) for title, pick in metrics for one in measurement.estimators]
+    return Figure(
+        "estimators",
+        charts.intervals([Interval(name, e.value, e.low, e.high, title) for title, name, e in shown], palette),
+        f"Signal in one gradient of {measurement.settings['episodes']} episodes: higher is better.",
+    )
+
+
+def _against_size(measurement: Measurement, palette: Palette) -> list[Block]:
+    def figures(size: str, x_title: str, x: Callable[[CurvePoint], float]) -> list[Figure]:
+        return [
+            Figure(
+                f"{name}_{size}",
+                charts.error_bars(
+                    [
+                        curve_of(one.name, [(x(p), getattr(p.summary, name)) for p in one.curve], family_of(one))
+                        for one in measurement.estimators
+                        if one.estimator.keeps_scale or name != "variance"
+                    ],
+                    palette,
+                    x_title=x_title,
+                    y_title=y_title,
+                    is_y_log=is_log,
+                ),
+                f"{words} Against {x_title}.",
+            )
+            for name, y_title, words, is_log in AGAINST_SIZE
+        ]
+
+    in_steps = figures("steps", "environment steps in a gradient", lambda point: point.steps)
     return [
-        Figure(
-            f"{name}_{size}",
-            charts.error_bars(
-                [
-                    _curve(one.name, [(x(point), getattr(point.summary, name)) for point in one.curve])
-                    for one in measurement.estimators
-                ],
-                palette,
-                x_title=x_title,
-                y_title=y_title,
-                is_y_log=is_log,
-            ),
-            f"{words} Against {x_title}.",
-        )
-        for size, x_title, x in sizes
-        for name, y_title, words, is_log in AGAINST_SIZE
+        *figures("episodes", "episodes in a gradient", lambda point: float(point.episodes)),
+        Details("The same against environment steps", in_steps),
     ]
 
 
-def _curve(series: str, points: Sequence[tuple[float, Estimate]], panel: str = "") -> Curve:
+def family_of(result: EstimatorResult) -> str:
+    """What shares a panel."""
+    critic = result.estimator.critic if result.estimator.uses_critic else "zero"
+    return "without a critic" if critic == "zero" else f"with the {critic} critic"
+
+
+def names_best_first(estimators: Sequence[EstimatorResult]) -> list[str]:
+    """By their signal-to-noise ratio."""
+    return [one.name for one in _best_first(estimators)]
+
+
+def _best_first(estimators: Sequence[EstimatorResult]) -> list[EstimatorResult]:
+    return sorted(estimators, key=lambda one: -_or(one.whole.snr.value))
+
+
+def curve_of(series: str, points: Sequence[tuple[float, Estimate]], panel: str = "") -> Curve:
+    """Estimates with their intervals against something."""
     return Curve(
         series,
         [x for x, _ in points],
@@ -182,7 +237,7 @@ def _drift(measurement: Measurement) -> list[Block]:
             f"drift_{name}",
             charts.error_bars(
                 [
-                    _curve(level, sorted((kl, getattr(one, name)) for kl, one in points if kl > 0))
+                    curve_of(level, sorted((kl, getattr(one, name)) for kl, one in points if kl > 0))
                     for level, points in by_level.items()
                 ],
                 palette,
@@ -222,7 +277,10 @@ def _landscape(landscape: Landscape) -> Figure:
     return Figure(
         "landscape",
         charts.learning_curves(
-            [_curve(name, [(point.size, getattr(point, field)) for point in points]) for name, field in parts.items()],
+            [
+                curve_of(name, [(point.size, getattr(point, field)) for point in points])
+                for name, field in parts.items()
+            ],
             Palette(list(parts)),
             x_title=f"size of the step; 1 has a KL of {landscape.kl:g}",
             y_title="return an episode",

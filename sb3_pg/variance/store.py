@@ -80,7 +80,8 @@ def write_whole(path: Path, arrays: Arrays) -> None:
 
 def _read(path: Path, name: str) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a file open that it cannot read
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             column: np.ndarray = file[name]
             return column
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:

@@ -112,6 +112,9 @@ def test_the_checkpoints_of_a_run(tmp_path: Path) -> None:
     assert main(arguments(out, "--run", str(run), "--drifts", "--landscape", "--transforms")) == 0
     found = [Measurement.load(out / f"rl_model_{steps}_steps" / FILE) for steps in (64, 128)]
     assert [one.steps for one in found] == [64, 128]
+    for place in (out, *(out / f"rl_model_{steps}_steps" for steps in (64, 128))):
+        assert (place / "report.html").is_file() and (place / "report.md").is_file()
+    assert "2 checkpoints" in (out / "report.md").read_text()
     assert all(one.facts["algorithm"] == "PPO" and one.facts["normalized"] for one in found)
     assert found[0].mean_return != found[1].mean_return
     given = {name: found[0].settings[name] for name in ("batches", "episodes", "reference_batches", "chunk_batches")}
@@ -216,4 +219,4 @@ def test_an_interruption_by_hand_is_no_error(
         assert main(arguments(tmp_path)) == 130
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert capsys.readouterr().err == "sb3-pg variance: interrupted; the same command goes on from here\n"
+    assert capsys.readouterr().err == "sb3-pg variance: interrupted; the same command goes on where it stopped\n"

@@ -15,7 +15,7 @@ import torch as th
 
 from sb3_pg.variance import Estimator, summary
 from sb3_pg.variance.instruments.credits import default_drift_estimators, default_estimators
-from sb3_pg.variance.instruments.drift import log_probs_under, step_of_kl, weight_statistics
+from sb3_pg.variance.instruments.drift import log_probs_under, weight_statistics
 from sb3_pg.variance.instruments.gradients import shifted
 from sb3_pg.variance.laboratory import Laboratory
 from sb3_pg.variance.measure import compared_with, estimator_result, reference_result, result_of
@@ -160,7 +160,7 @@ def test_the_halves_of_the_reference_tell_its_noise(lab: Laboratory, results: ob
 def drifted(lab: Laboratory, results: object) -> tuple[th.Tensor, Stage, Stage]:
     """The logits of a policy with a KL of 0.05, its reference, and the estimators there."""
     kl = 0.05
-    step = step_of_kl(lab.policy, lab.parameters, lab.reference_states, lab.direction(lab.reference()), kl)
+    step = lab.step(kl)
     assert step.kl == pytest.approx(kl, rel=0.011)
     return logits_of(shifted(lab.policy, lab.parameters, step.vector)), *lab.drift(0, step, kl)
 

@@ -17,7 +17,6 @@ from sb3_pg import VanillaPG
 from sb3_pg.data.batch import concatenate
 from sb3_pg.estimators import Importance, reward_to_go
 from sb3_pg.variance import Estimator, Measurement, measure_gradients, summary
-from sb3_pg.variance.instruments.drift import step_of_kl
 from sb3_pg.variance.instruments.gradients import shifted
 from sb3_pg.variance.laboratory import Laboratory
 from sb3_pg.variance.results import Estimate, EstimatorResult, Summary
@@ -193,7 +192,7 @@ def test_the_ladder_of_weights(tmp_path: Path) -> None:
         batches=1600, reference_batches=80, estimators=ESTIMATORS[:1], drifts=(0.05,), drift_estimators=weighted
     )
     lab = Laboratory(model(n_envs=8), None, asked, tmp_path)
-    step = step_of_kl(lab.policy, lab.parameters, lab.reference_states, lab.direction(lab.reference()), 0.05)
+    step = lab.step(0.05)
     timestep, per_decision, trajectory, tamed = (one.name for one in weighted)
     stage = lab.drift(0, step, 0.05)[1]
     for one, other in ((timestep, per_decision), (per_decision, trajectory), (tamed, trajectory)):
@@ -204,7 +203,7 @@ def test_the_landscape_is_the_objective(lab: Laboratory, measurement: Measuremen
     """Gains along the step against dynamic programming; the surrogate is of the same slope at its foot."""
     assert measurement.landscape is not None
     kl = FAR.landscape_kl
-    step = step_of_kl(lab.policy, lab.parameters, lab.reference_states, lab.direction(lab.reference()), kl)
+    step = lab.step(kl)
     here = float(MDP.objective(THETA.float().double(), 1.0))
     for point in measurement.landscape.points:
         there = logits_of(shifted(lab.policy, lab.parameters, point.size * step.vector))

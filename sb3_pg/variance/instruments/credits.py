@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -134,6 +135,11 @@ def parse_estimator(text: str) -> Estimator:
             raise ValueError(f"an estimator is given as name=value,... with names of {', '.join(kinds)}; got {part!r}")
         given[name] = _parsed(name, value, kinds[name])
     return Estimator(**given)
+
+
+def distinct(estimators: Sequence[Estimator]) -> tuple[Estimator, ...]:
+    """Each once: two of one name are the same."""
+    return tuple({one.name: one for one in estimators}.values())
 
 
 def _parsed(name: str, value: str, kind: Any) -> Any:

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from sb3_pg.data.batch import EpisodeBatch, Observations
 from sb3_pg.data.checks import check_finite
 from sb3_pg.data.extras import ACTION_MASKS
-from sb3_pg.estimators import EpisodeIndex
+from sb3_pg.estimators import EpisodeIndex, discount_factors, segment_sum
 from sb3_pg.policies.acting import Actor, actor_of
 from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.evaluation import NO_EXTRAS
@@ -231,6 +231,23 @@ class Player:
             rows = [np.zeros_like(like) if one is None else np.asarray(_parts(one)[key], like.dtype) for one in shown]
             columns[key] = th.as_tensor(np.stack(rows).reshape(len(rows), *like.shape), device=self.policy.device)
         return _joined(columns), truncated & known
+
+
+def facts_of(batch: EpisodeBatch, gamma: float) -> dict[str, float]:
+    """Steps of a batch and its mean returns."""
+    rewards = batch.rewards.double()
+    discounted = rewards * discount_factors(batch.episodes, gamma, th.float64)
+    return {
+        "steps": float(batch.n_rows),
+        "return": segment_sum(rewards, batch.episodes).mean().item(),
+        "discounted_return": segment_sum(discounted, batch.episodes).mean().item(),
+    }
+
+
+def n_bytes(batch: EpisodeBatch) -> int:
+    """Of the observations."""
+    seen = batch.observations.values() if isinstance(batch.observations, dict) else (batch.observations,)
+    return sum(one.nbytes for one in seen)
 
 
 def episodes_per_env(episodes: int, n_envs: int) -> int:

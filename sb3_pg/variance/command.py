@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--env", help="the environment's id")
     made.add_argument("--model", type=Path, help="a model's .zip; without one a new policy is measured")
     made.add_argument("--run", type=Path, help="a folder of checkpoints, each of which is measured")
-    made.add_argument("--algo", help="what the model is: ppo, a2c, trpo, reinforce, vanillapg, ... or module:Class")
+    made.add_argument("--algo", help="what the model is: ppo, a2c, reinforce, ... or my_module.MyAlgorithm")
     made.add_argument("--vecnormalize", type=Path, help="its VecNormalize statistics; looked for beside the model")
     made.add_argument("--out", type=Path, default=Path("runs/variance"), help="where pieces and results are kept")
     for name in ("batches", "episodes", "reference_batches", "chunk_batches", "critic_batches", "landscape_batches"):

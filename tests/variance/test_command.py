@@ -99,7 +99,7 @@ def test_a_measurement_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_the_checkpoints_of_a_run(tmp_path: Path) -> None:
     """In the order of their steps, each with the statistics of its moment."""
-    run, out = tmp_path / "ppo" / "CartPole-v1_1", tmp_path / "out"
+    run, out = tmp_path / "ppo:n_steps=32" / "CartPole-v1_1", tmp_path / "out"
     run.mkdir(parents=True)
     env = VecNormalize(make_vec_env("CartPole-v1", 2))
     model = PPO("MlpPolicy", env, n_steps=32, batch_size=32, seed=0, device="cpu")
@@ -139,7 +139,7 @@ BAD = {
     "no such model": ("--env CartPole-v1 --model none.zip --algo ppo", "there is no file none.zip"),
     "no such run": ("--env CartPole-v1 --run none", "there is no folder none"),
     "unknown algorithm": ("--env CartPole-v1 --algo sarsa", "there is no algorithm sarsa: write one of a2c, ppo"),
-    "missing class": ("--env CartPole-v1 --algo sb3_pg:Nope", "there is no algorithm sb3_pg:Nope"),
+    "missing class": ("--env CartPole-v1 --algo sb3_pg.Nope", "there is no algorithm sb3_pg.Nope"),
     "unknown estimator": ("--env CartPole-v1 --estimator return=total", "name=value,... with names of returns, "),
     "bad lambda": ("--env CartPole-v1 --estimator gae_lambda=two", "gae_lambda must be a number, got 'two'"),
     "bad switch": ("--env CartPole-v1 --estimator normalize=1", "normalize must be true or false, got '1'"),

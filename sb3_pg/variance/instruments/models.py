@@ -19,13 +19,13 @@ from sb3_pg.variance.instruments.sampling import normalizer_of
 
 #: By the names that the RL Zoo's folders have.
 ALGORITHMS = {
-    "a2c": "stable_baselines3:A2C",
-    "ppo": "stable_baselines3:PPO",
-    "trpo": "sb3_contrib:TRPO",
-    "ppo_mask": "sb3_contrib:MaskablePPO",
-    "reinforce": "sb3_pg:REINFORCE",
-    "vanillapg": "sb3_pg:VanillaPG",
-    "offpolicyispg": "sb3_pg:OffPolicyISPG",
+    "a2c": "stable_baselines3.A2C",
+    "ppo": "stable_baselines3.PPO",
+    "trpo": "sb3_contrib.TRPO",
+    "ppo_mask": "sb3_contrib.MaskablePPO",
+    "reinforce": "sb3_pg.REINFORCE",
+    "vanillapg": "sb3_pg.VanillaPG",
+    "offpolicyispg": "sb3_pg.OffPolicyISPG",
 }
 #: What can be asked for values and for log-probs of actions.
 POLICIES = (ActorCriticPolicy, MaskableActorCriticPolicy)
@@ -101,11 +101,13 @@ def _spec(env: VecEnv) -> Any:
 
 
 def algorithm_named(name: str) -> type[OnPolicyAlgorithm]:
-    """The class of an algorithm, by the Zoo's name for it or as ``module:Class``."""
+    """The class of an algorithm, by the Zoo's name for it or by its dotted path, ``my_module.MyAlgorithm``."""
     path = ALGORITHMS.get(name.lower(), name)
-    module, colon, attribute = path.partition(":")
-    if not colon:
-        raise ValueError(f"there is no algorithm {name}: write one of {', '.join(ALGORITHMS)}, or module:Class")
+    module, dot, attribute = path.rpartition(".")
+    if not dot:
+        raise ValueError(
+            f"there is no algorithm {name}: write one of {', '.join(ALGORITHMS)}, or my_module.MyAlgorithm"
+        )
     try:
         found: type[OnPolicyAlgorithm] = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -121,7 +123,9 @@ def load_model(path: Path, algorithm: str | None = None) -> OnPolicyAlgorithm:
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    names = [part.name.lower() for part in path.absolute().parents if part.name.lower() in ALGORITHMS]
+    # A comparison's folders have variations behind a colon: reinforce:baseline=none
+    parts = [part.name.lower().partition(":")[0] for part in path.absolute().parents]
+    names = [name for name in parts if name in ALGORITHMS]
     if algorithm is None and not names:
         raise ValueError(f"nothing says which algorithm {path} is a model of: add --algo ppo, say")
     kind = algorithm_named(algorithm or names[0])

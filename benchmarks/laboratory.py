@@ -38,7 +38,7 @@ BY_LAMBDA = [Estimator("gae", "value", critic, one) for critic in ("model", "fit
 ESTIMATORS = (TOTAL, SHRUNK, CONSTANT, TO_GO, CONSTANT_TO_GO, OPTIMAL, OF_TIME, DISCOUNTED, OWN, FITTED, *BY_LAMBDA)
 STEPWISE, PER_DECISION, WHOLE = (
     Estimator(importance=level)
-    for level in ("timestep", "per_decision", "trajectory")  # type: ignore[arg-type]
+    for level in ("timestep", "per_decision", "trajectory")
 )
 TAMED = Estimator(importance="trajectory", self_normalize=True)
 SETTINGS = Settings(

@@ -36,10 +36,7 @@ DISCOUNTED = Estimator("reward_to_go", "time_leave_one_out", gamma=0.99)
 SHRUNK = Estimator("total", "batch_mean")
 BY_LAMBDA = [Estimator("gae", "value", critic, one) for critic in ("model", "fitted") for one in LAMBDAS]
 ESTIMATORS = (TOTAL, SHRUNK, CONSTANT, TO_GO, CONSTANT_TO_GO, OPTIMAL, OF_TIME, DISCOUNTED, OWN, FITTED, *BY_LAMBDA)
-STEPWISE, PER_DECISION, WHOLE = (
-    Estimator(importance=level)
-    for level in ("timestep", "per_decision", "trajectory")
-)
+STEPWISE, PER_DECISION, WHOLE = (Estimator(importance=level) for level in ("timestep", "per_decision", "trajectory"))
 TAMED = Estimator(importance="trajectory", self_normalize=True)
 SETTINGS = Settings(
     batches=128,

@@ -109,7 +109,7 @@ def main() -> int:
         "environments behind VecNormalize. A cell: mean return of 20 episodes of the deterministic policy after the "
         "last\nstep, the same episodes for all: the mean over the seeds and their range. Nothing was tuned for it: one "
         "setting for all\nfour tasks but for gamma (`benchmarks/first_look.py`), three seeds, no interval. It says "
-        "where to look, not who is better.\n\n" + table(all_records()) + "\n"
+        "where to look,\nnot who is better.\n\n" + table(all_records()) + "\n"
     )
     publish(text, TABLE, stamp)
     return 0

@@ -1,1 +1,1 @@
-"""Runs that a person starts: the demo, and comparisons on one machine."""
+"""Measurements that a person starts, and the pages of results that they make."""

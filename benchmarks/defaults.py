@@ -13,8 +13,11 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.provenance import Stamp, publish
-from benchmarks.runs import Contender, Result, Run, resume_all
+from benchmarks.runs import contender, there, trained
 from sb3_pg import REINFORCE
+from sb3_pg.compare.records import Record
+from sb3_pg.compare.scores import WINDOW, scores_of
+from sb3_pg.statistics import area_under_curve, running_mean
 
 FOLDER = Path("runs/defaults")
 TABLE = Path("docs/results/defaults.md")
@@ -38,47 +41,46 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def planned_runs() -> list[Run]:
+def all_records() -> list[Record]:
     """Every variant on every environment with every seed; the slow environment last."""
+    variants = [contender(variant, REINFORCE, **COMMON | own) for variant, own in VARIANTS.items()]
     return [
-        Run(
-            Contender(variant, REINFORCE, COMMON | own),
-            env_id,
-            seed,
-            n_steps,
-            FOLDER / f"{env_id}_{index}_{seed}",
-            eval_every=n_steps,
-        )
+        record
         for env_id, (n_steps, seeds) in ENVIRONMENTS.items()
-        for seed in seeds
-        for index, (variant, own) in enumerate(VARIANTS.items())
+        # Only training episodes count here
+        for record in trained(FOLDER, variants, env_id, seeds, n_steps, eval_every=n_steps, n_eval_episodes=1)
     ]
 
 
-def table(runs: Sequence[Run], results: Sequence[Result]) -> str:
+def training_mean(record: Record) -> float:
+    """Mean over the environment steps of the running mean of 100 training episodes."""
+    episodes = there(record.episodes)
+    return area_under_curve(episodes.steps, running_mean(episodes.returns, WINDOW))
+
+
+def table(records: Sequence[Record]) -> str:
     """A line a variant: the score of all training episodes, and of the last 100, on each environment."""
     lines = ["| variant | " + " | ".join(ENVIRONMENTS) + " |", "|---" * (len(ENVIRONMENTS) + 1) + "|"]
+    scores = scores_of(records, "training")
     for variant in VARIANTS:
         cells = []
         for env_id in ENVIRONMENTS:
-            both = zip(runs, results, strict=True)
-            own = [result for run, result in both if (run.env_id, result.name) == (env_id, variant)]
-            overall = mean(result.train_mean for result in own if result.train_mean is not None)
-            final = [result.train_score for result in own if result.train_score is not None]
-            cells.append(f"{overall:.0f} ({min(final):.0f} to {max(final):.0f})")
+            own = [record for record in records if (record.algorithm, record.env_id) == (variant, env_id)]
+            overall, final = mean(map(training_mean, own)), scores.of(variant, env_id)
+            cells.append(f"{overall:.0f} ({final.min():.0f} to {final.max():.0f})")
         lines.append(f"| `{variant}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> int:
     """Train what is missing, print and write the table."""
-    stamp, runs = Stamp.now(TABLE), planned_runs()
+    stamp = Stamp.now(TABLE)
     budgets = [f"{env} {n:,} steps, seeds {', '.join(map(str, seeds))}" for env, (n, seeds) in ENVIRONMENTS.items()]
     text = (
         "# How REINFORCE's defaults were chosen\n\nMade by `python -m benchmarks.defaults`: each line changes one "
-        "argument. 8 environments, `n_steps=256`;\n" + ";\n".join(budgets) + ".\nA cell: the mean return over the time "
-        "of the training, and in brackets the range over the seeds of the last 100\ntraining episodes' mean.\n\n"
-        + table(runs, resume_all(runs))
+        "argument. 8 environments, `n_steps=256`;\n" + ";\n".join(budgets) + ".\nA cell: the running mean of 100 "
+        "training episodes, averaged over the steps, and in brackets\nthe range over the seeds of its last value.\n\n"
+        + table(all_records())
         + "\n"
     )
     publish(text, TABLE, stamp)

@@ -13,8 +13,12 @@ from pathlib import Path
 from statistics import mean, median
 
 from benchmarks.provenance import Stamp, publish
-from benchmarks.runs import Contender, Result, Run, resume_all, shipped
+from benchmarks.runs import contender, shipped, there, trained
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
+from sb3_pg.compare.grid import Contender
+from sb3_pg.compare.records import Record
+from sb3_pg.compare.scores import WINDOW, scores_of
+from sb3_pg.statistics import Passage, first_passage
 
 FOLDER = Path("runs/learning")
 TABLE = Path("docs/results/learning.md")
@@ -39,10 +43,10 @@ TASKS = (
         490.0,
         range(10),
         (
-            (Contender("REINFORCE, defaults", REINFORCE, n_envs=1), 200_000),
+            (contender("REINFORCE, defaults", REINFORCE, n_envs=1), 200_000),
             (shipped("REINFORCE, 8 environments", REINFORCE, "CartPole-v1"), 200_000),
-            (Contender("VanillaPG, defaults, 8 environments", VanillaPG), 100_000),
-            (Contender("OffPolicyISPG, defaults, 8 environments", OffPolicyISPG), 100_000),
+            (contender("VanillaPG, defaults, 8 environments", VanillaPG), 100_000),
+            (contender("OffPolicyISPG, defaults, 8 environments", OffPolicyISPG), 100_000),
         ),
     ),
     Task(
@@ -63,38 +67,38 @@ TASKS = (
 )
 
 
-def planned_runs(task: Task) -> list[Run]:
-    """Every setting with every seed."""
+def records_of(task: Task) -> list[Record]:
+    """Every setting with every seed, evaluated at the end."""
     return [
-        Run(
-            contender,
-            task.env_id,
-            seed,
-            n_steps,
-            FOLDER / f"{contender.name.replace(', ', '_').replace(' ', '_')}_{seed}",
-            eval_every=10_000,
-            n_final_episodes=100,
-            train_target=task.target,
+        record
+        for setting, n_steps in task.settings
+        for record in trained(
+            FOLDER, [setting], task.env_id, task.seeds, n_steps, eval_every=n_steps, n_eval_episodes=100
         )
-        for contender, n_steps in task.settings
-        for seed in task.seeds
     ]
 
 
-def table(task: Task, results: Sequence[Result]) -> str:
+def passage(record: Record, target: float) -> Passage:
+    """When the mean of the last 100 training episodes first was the target or more."""
+    episodes = there(record.episodes)
+    return first_passage(episodes.steps, episodes.returns, target, WINDOW)
+
+
+def table(task: Task, records: Sequence[Record]) -> str:
     """A line a setting."""
     lines = [
         f"| {task.env_id} | environment steps | seeds that reach {task.target:.0f} | median steps to it | slowest | "
         "final score, median | lowest |",
         "|---|---|---|---|---|---|---|",
     ]
-    for contender, budget in task.settings:
-        own = [result for result in results if result.name == contender.name]
-        solved = [result.train_target_steps for result in own if result.train_target_steps is not None]
-        final = [result.final_score for result in own if result.final_score is not None]
-        steps = f"{median(solved):,.0f} | {max(solved):,}" if solved else "- | -"
+    scores = scores_of(records, "final")
+    for setting, budget in task.settings:
+        passages = [passage(record, task.target) for record in records if record.algorithm == setting.label]
+        solved = [one.time for one in passages if one.reached]
+        final = scores.of(setting.label, task.env_id).tolist()
+        steps = f"{median(solved):,.0f} | {max(solved):,.0f}" if solved else "- | -"
         lines.append(
-            f"| {contender.name} | {budget:,} | {len(solved)} of {len(own)} | {steps} | "
+            f"| {setting.label} | {budget:,} | {len(solved)} of {len(passages)} | {steps} | "
             f"{median(final):.1f} (mean {mean(final):.1f}) | {min(final):.1f} |"
         )
     return "\n".join(lines)
@@ -105,15 +109,15 @@ def page(tables: Iterable[str]) -> str:
     return (
         "# How reliably the algorithms learn\n\nMade by `python -m benchmarks.learning`. Reached: the mean return of "
         "the last 100 training\nepisodes, of the stochastic policy, is the target or more. Final score: mean return of "
-        "100 episodes of the\ndeterministic policy after the last step, whatever came before. Settings: "
-        "`zoo_configs/`.\n\n" + "\n\n".join(tables) + "\n"
+        "100 episodes of the\ndeterministic policy after the last step, the same ones for all, whatever came before. "
+        "Settings: `zoo_configs/`.\n\n" + "\n\n".join(tables) + "\n"
     )
 
 
 def main() -> int:
     """Train what is missing, print and write the tables."""
     stamp = Stamp.now(TABLE)
-    publish(page([table(task, resume_all(planned_runs(task))) for task in TASKS]), TABLE, stamp)
+    publish(page([table(task, records_of(task)) for task in TASKS]), TABLE, stamp)
     return 0
 
 

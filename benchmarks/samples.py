@@ -10,20 +10,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks.provenance import Stamp, publish
-from benchmarks.runs import Contender, Result, Run, resume_all, shipped
+from benchmarks.runs import contender, shipped, there, trained
 from sb3_pg import REINFORCE, OffPolicyISPG
+from sb3_pg.compare.records import Floats, Record
+from sb3_pg.statistics import Passage, bootstrap_interval, first_passage, mean
 
-ENV_ID, SEEDS, N_STEPS, SOLVED = "CartPole-v1", range(10), 60_000, 475.0
+ENV_ID, SEEDS, SOLVED = "CartPole-v1", range(10), 475.0
+#: 30 batches, so that nobody plays beyond the budget.
+N_STEPS = 30 * 2_048
 FOLDER, TABLE = Path("runs/samples"), Path("docs/results/samples.md")
 YARDSTICK = shipped("REINFORCE", REINFORCE, ENV_ID)
 #: The very estimator of the yardstick, and several steps on each batch. Chosen on seeds 101 to 110.
-SAME_ESTIMATOR: dict[str, Any] = YARDSTICK.settings | {
+SAME_ESTIMATOR: dict[str, Any] = {
+    **YARDSTICK.overrides,
     "returns": "reward_to_go",
     "baseline": "time_leave_one_out",
     "incomplete_episodes": "carry",
@@ -45,59 +49,46 @@ MINIBATCHES: dict[str, Any] = {
 }
 CONTENDERS = (
     YARDSTICK,
-    Contender("OffPolicyISPG, the same estimator", OffPolicyISPG, SAME_ESTIMATOR),
-    Contender("OffPolicyISPG with its critic, steps on 256 rows", OffPolicyISPG, MINIBATCHES),
-    Contender("that, with one batch reused", OffPolicyISPG, MINIBATCHES | {"n_reused_batches": 1}),
+    contender("OffPolicyISPG, the same estimator", OffPolicyISPG, **SAME_ESTIMATOR),
+    contender("OffPolicyISPG with its critic, steps on 256 rows", OffPolicyISPG, **MINIBATCHES),
+    contender("that, with one batch reused", OffPolicyISPG, **MINIBATCHES, n_reused_batches=1),
 )
-N_RESAMPLES = 100_000
 
 
-def planned_runs() -> list[Run]:
-    """Every contender with every seed."""
-    return [
-        Run(
-            contender,
-            ENV_ID,
-            seed,
-            N_STEPS,
-            FOLDER / f"{number}_{seed}",
-        )
-        for number, contender in enumerate(CONTENDERS)
-        for seed in SEEDS
-    ]
+def passage(record: Record) -> Passage:
+    """The first evaluation that reaches the target; the last one, at the end of the budget, where none does."""
+    evaluations = there(record.evaluations)
+    return first_passage(evaluations.steps, evaluations.scores, SOLVED)
 
 
-def steps_of(results: Sequence[Result], name: str) -> np.ndarray:
-    """Steps to the target of every seed; where it was not reached, the whole budget (in favour of that contender)."""
-    steps = [result.steps_to(SOLVED) or N_STEPS for result in results if result.name == name]
-    return np.array(steps, dtype=np.float64)
+def ratio_of_means(steps: Floats, baseline: Floats) -> Floats:
+    """How many steps the mean seed needs, relative to another contender's."""
+    return mean(steps) / mean(baseline)
 
 
-def interval(steps: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:
-    """95% bootstrap interval of the ratio of the mean steps, seeds drawn anew for each of the two."""
-    rng = np.random.default_rng(0)
-    draws = [rng.choice(values, (N_RESAMPLES, len(values))).mean(axis=1) for values in (steps, baseline)]
-    low, high = np.quantile(draws[0] / draws[1], [0.025, 0.975])
-    return float(low), float(high)
+def relative(steps: Floats, baseline: Floats) -> str:
+    """The ratio of the mean steps, with its interval: seeds are drawn anew for each of the two."""
+    if steps is baseline:
+        return "1.00"
+    ratio = bootstrap_interval(ratio_of_means, steps[:, None], baseline[:, None])
+    return f"{ratio.estimate:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
-def table(results: Sequence[Result]) -> str:
+def table(records: Sequence[Record]) -> str:
     """A line a contender, relative to the first."""
     lines = [
         f"| batches of 2,048 steps | seeds that reach {SOLVED:.0f} | median steps to it | slowest | "
         "mean steps, relative to REINFORCE (95% interval) |",
         "|---|---|---|---|---|",
     ]
-    baseline = steps_of(results, CONTENDERS[0].name)
-    for contender in CONTENDERS:
-        own = steps_of(results, contender.name)
-        reached = [one for one in results if one.name == contender.name and one.steps_to(SOLVED) is not None]
-        low, high = interval(own, baseline)
-        relative = f"{own.mean() / baseline.mean():.2f}"
-        relative += "" if contender is CONTENDERS[0] else f" ({low:.2f} to {high:.2f})"
-        lines.append(
-            f"| {contender.name} | {len(reached)} of {len(own)} | {median(own):,.0f} | {own.max():,.0f} | {relative} |"
-        )
+    passages = {
+        one.label: [passage(record) for record in records if record.algorithm == one.label] for one in CONTENDERS
+    }
+    steps = {label: np.array([one.time for one in own]) for label, own in passages.items()}
+    for label, own in passages.items():
+        reached = f"{sum(one.reached for one in own)} of {len(own)}"
+        times = f"{np.median(steps[label]):,.0f} | {steps[label].max():,.0f}"
+        lines.append(f"| {label} | {reached} | {times} | {relative(steps[label], steps[YARDSTICK.label])} |")
     return "\n".join(lines)
 
 
@@ -110,7 +101,7 @@ def main() -> int:
         "batch. The same estimator: reward-to-go, leave-one-out baseline, gamma=1.0, no critic. Reached: an\n"
         f"evaluation of the deterministic policy, 10 episodes every 2,000 steps, gives {SOLVED:.0f} or more; a seed "
         f"that does\nnot within {N_STEPS:,} steps counts as having needed them. Settings: `benchmarks/samples.py`.\n\n"
-        + table(resume_all(planned_runs()))
+        + table(trained(FOLDER, CONTENDERS, ENV_ID, SEEDS, N_STEPS, eval_every=2_000))
         + "\n"
     )
     publish(text, TABLE, stamp)

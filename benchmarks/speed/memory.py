@@ -14,8 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from benchmarks.runs import Contender
 from benchmarks.speed.timing import markdown, paragraph
 from benchmarks.speed.workloads import N_STEPS, ONE, batched, warm_model
 from sb3_pg import REINFORCE, VanillaPG
@@ -23,13 +23,13 @@ from sb3_pg import REINFORCE, VanillaPG
 N_ENVS = 1024
 N_ROWS = N_STEPS * N_ENVS
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-CONTENDERS = (
-    Contender("PPO, one pass in one piece", PPO, {"n_epochs": 1, "batch_size": N_ROWS}, N_ENVS),
-    Contender("A2C", A2C, {}, N_ENVS),
-    Contender("VanillaPG, joint critic", VanillaPG, {"value_learning_rate": None, "n_value_updates": 1}, N_ENVS),
-    Contender("REINFORCE, in one piece", REINFORCE, {"micro_batch_size": ONE}, N_ENVS),
-    Contender("REINFORCE", REINFORCE, {}, N_ENVS),
-)
+CONTENDERS: dict[str, tuple[type[OnPolicyAlgorithm], dict[str, Any]]] = {
+    "PPO, one pass in one piece": (PPO, {"n_epochs": 1, "batch_size": N_ROWS}),
+    "A2C": (A2C, {}),
+    "VanillaPG, joint critic": (VanillaPG, {"value_learning_rate": None, "n_value_updates": 1}),
+    "REINFORCE, in one piece": (REINFORCE, {"micro_batch_size": ONE}),
+    "REINFORCE": (REINFORCE, {}),
+}
 
 
 class Meter:
@@ -66,9 +66,9 @@ def is_measurable() -> bool:
     return True
 
 
-def peaks(contender: Contender) -> tuple[float, float]:
+def peaks(algorithm: type[OnPolicyAlgorithm], settings: dict[str, Any]) -> tuple[float, float]:
     """Of a third rollout: the peak of returns and advantages, and that of the update, in MiB."""
-    model = warm_model(contender.algorithm, batched(contender.n_envs), **contender.settings)
+    model = warm_model(algorithm, batched(N_ENVS), **settings)
     meter, found = Meter(), {}
 
     def measured(name: str, function: Callable[..., None]) -> Callable[..., None]:
@@ -95,10 +95,10 @@ def memory_section() -> str:
     if not is_measurable():
         return f"{title}Not measured: this needs Linux, which resets a process's peak memory.\n"
     rows = []
-    for contender in CONTENDERS:
+    for name, contender in CONTENDERS.items():
         with ProcessPoolExecutor(1, mp.get_context("spawn")) as pool:
-            returns, update = pool.submit(peaks, contender).result()
-        rows.append((contender.name, f"{update:.1f}", f"{returns:.1f}"))
+            returns, update = pool.submit(peaks, *contender).result()
+        rows.append((name, f"{update:.1f}", f"{returns:.1f}"))
     table = markdown(("MiB above what was resident just before, at most", "update", "returns and advantages"), rows)
     return f"{title}{table}\n" + paragraph(
         f"{N_ENVS:,} environments, {N_STEPS} steps each, the third iteration, each in a new process. SB3 lays its "

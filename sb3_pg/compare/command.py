@@ -63,12 +63,7 @@ def _add_evaluations(add: Callable[..., Any]) -> None:
 
 def _add_machinery(add: Callable[..., Any]) -> None:
     add("--out", type=Path, default=Path("runs/compare"), help="folder of the runs and the report (runs/compare)")
-    add(
-        "--jobs",
-        type=int,
-        default=1,
-        help="runs at the same time, each in a process with one thread (1); -1: all cores",
-    )
+    add("--jobs", type=int, default=1, help="runs at the same time, a process with one thread each (1); -1: all cores")
     add("--backend", default="loky", help="loky (processes here), ray or dask")
     add("--address", help="of a Ray or Dask cluster that is there")
     cells = "train the cells K, K+N, ... alone: for the K-th task of an array of N"

@@ -108,6 +108,14 @@ class Analysis:
     reaches: Sequence[Reach]
 
     @property
+    def of_failures(self) -> str:
+        """How runs without a score count, a sentence for wherever such a number is shown; empty where all have one."""
+        n_failed = len(self.scores.failed())
+        if not n_failed:
+            return ""
+        return f" Runs without a final score ({n_failed} here) count with the lowest of any run on their environment."
+
+    @property
     def fewest(self) -> int:
         """The smallest number of runs that an algorithm has on an environment."""
         return min((len(runs) for runs in self.scores.values.values()), default=0)

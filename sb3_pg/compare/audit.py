@@ -44,12 +44,27 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Excess:
+    """Steps that runs trained beyond their budget, since they end with a whole rollout.
+
+    :param least: of any run
+    :param most: of any run
+    :param share: the most, as a share of that run's budget
+    """
+
+    least: int
+    most: int
+    share: float
+
+
+@dataclass(frozen=True)
 class EnvironmentAudit:
     """One environment.
 
     :param seeds: contender -> seeds of its runs, ascending, then None for each that doesn't say its own
     :param common_seeds: those that every contender has
     :param missing: contender -> seeds that others have
+    :param excess: contender -> steps beyond the budget, of the runs that came to their end
     :param differs: what was not equal
     :param equal: what was
     :param unclear: what may have been, since it is not known of all
@@ -59,6 +74,7 @@ class EnvironmentAudit:
     seeds: dict[str, tuple[int | None, ...]]
     common_seeds: tuple[int, ...]
     missing: dict[str, tuple[int, ...]]
+    excess: dict[str, Excess]
     differs: tuple[Row, ...]
     equal: tuple[Row, ...]
     unclear: tuple[Row, ...]
@@ -150,6 +166,7 @@ def _environment(env_id: str, records: Sequence[Record]) -> EnvironmentAudit:
         seeds,
         tuple(sorted(set.intersection(*known))),
         {name: some for name, some in missing.items() if some},
+        {name: excess for name, runs in groups.items() if (excess := _excess(runs)) is not None},
         differs=tuple(row for row in rows if row.is_known_to_differ),
         equal=tuple(row for row in rows if row.is_equal),
         unclear=tuple(row for row in rows if not (row.is_known_to_differ or row.is_equal)),
@@ -159,6 +176,13 @@ def _environment(env_id: str, records: Sequence[Record]) -> EnvironmentAudit:
 def _seeds(runs: Sequence[Record]) -> tuple[int | None, ...]:
     known = sorted(run.seed for run in runs if run.seed is not None)
     return (*known, *[None] * (len(runs) - len(known)))
+
+
+def _excess(runs: Sequence[Record]) -> Excess | None:
+    """None if no run is known to have come to its end."""
+    known = [(run.reached - run.budget, run.budget) for run in runs if run.reached and run.budget and not run.error]
+    beyond = [(steps, steps / budget) for steps, budget in known if steps >= 0]
+    return Excess(min(beyond)[0], *max(beyond)) if beyond else None
 
 
 def _row(name: str, kind: str, of: Callable[[Record], Any], groups: Mapping[str, Sequence[Record]]) -> Row:
@@ -217,6 +241,10 @@ def _who(troubles: Sequence[Trouble], with_what: bool = False) -> str:
 
 # --- in words --------------------------------------------------------------------------------------------------------
 
+#: A run that goes on for longer than this share of its budget is worth a warning.
+MUCH = 0.05
+#: From so many pairs of an algorithm and an environment on, they are counted and not named.
+MANY = 6
 #: Row -> how a difference in it is told: of all, and of one.
 SENTENCES = {
     "training steps": ("mixed budgets", "{} steps"),
@@ -250,7 +278,11 @@ def _warnings(found: Audit, records: Sequence[Record]) -> Iterator[str]:
     pairs = dict.fromkeys((run.algorithm, run.env_id) for run in records)
     few = [f"{name} on {env_id} ({counts[name, env_id]})" for name, env_id in pairs if counts[name, env_id] < FEW_SEEDS]
     if few:
-        yield f"fewer than {FEW_SEEDS} seeds: {', '.join(few)}"
+        n_seeds = sorted({counts[pair] for pair in pairs if counts[pair] < FEW_SEEDS})
+        each = " to ".join(map(str, dict.fromkeys([n_seeds[0], n_seeds[-1]])))
+        many = f"{len(few)} of {len(pairs)} pairs of an algorithm and an environment have {each}"
+        yield f"fewer than {FEW_SEEDS} seeds: {', '.join(few) if len(few) < MANY else many}"
+    yield from _warnings_of_excess(found.environments)
     yield from _warnings_of_seeds(found.environments)
     yield from _warnings_of_rows(found.environments)
 
@@ -269,40 +301,67 @@ def _warnings_of_seeds(environments: Sequence[EnvironmentAudit]) -> Iterator[str
             yield f"seeds are not known on {env.env_id}: {', '.join(unknown)}"
 
 
+def _warnings_of_excess(environments: Sequence[EnvironmentAudit]) -> Iterator[str]:
+    much = [
+        f"{name} on {env.env_id} by {excess.share:.0%}"
+        for env in environments
+        for name, excess in env.excess.items()
+        if excess.share > MUCH
+    ]
+    if much:
+        yield f"trained beyond the budget: {', '.join(much)}"
+
+
 def _warnings_of_rows(environments: Sequence[EnvironmentAudit]) -> Iterator[str]:
-    """Differences that nobody asks an algorithm for; one that is the same in all environments is told once."""
-    where: dict[str, list[str]] = {}
+    """Differences that nobody asks an algorithm for; one that is the same in all environments is told once.
+
+    What is different in several ways is told of the first: the tables have all of it.
+    """
+    where: dict[str, dict[str, list[str]]] = {}
     for env in environments:
-        for row in env.differs:
-            if sentence := _sentence(row):
-                where.setdefault(sentence, []).append(env.env_id)
+        told = [(what, _contrast(row, form)) for row in env.differs for what, form in [_warned_of(row)] if what]
         rows = [row for row in env.rows if row.kind == "hyperparameter" or row.name == "environments"]
         unsaid = [name for name in env.seeds if all(row.values[name] == NOT_SAID for row in rows)]
         if unsaid:
-            where.setdefault(f"nothing is known of the settings of {', '.join(unsaid)}", []).append(env.env_id)
-    for text, envs in where.items():
-        yield text if len(envs) == len(environments) > 1 else f"{text} ({', '.join(envs)})"
+            told.append((f"nothing is known of the settings of {', '.join(unsaid)}", ""))
+        for what, contrast in told:
+            where.setdefault(what, {}).setdefault(contrast, []).append(env.env_id)
+    for what, contrasts in where.items():
+        (contrast, env_ids), *others = contrasts.items()
+        text = f"{what}: {contrast}" if contrast else what
+        text = text if len(env_ids) == len(environments) > 1 else f"{text} ({', '.join(env_ids)})"
+        elsewhere = [env_id for _, some in others for env_id in some]
+        yield f"{text}, and in other ways on {', '.join(elsewhere)}" if elsewhere else text
 
 
-def _sentence(row: Row) -> str:
-    """A difference in words; empty if it is none that a reader has to be warned of."""
+def _warned_of(row: Row) -> tuple[str, str]:
+    """How a difference is told: of all, and of one; empty if it is none that a reader has to be warned of."""
     if row.kind == "hyperparameter":
-        return f"not the same {row.name} in all runs of one contender: {_contrast(row)}" if row.is_mixed else ""
-    if row.kind == "version":
-        return f"not the same version of {row.name}: {_contrast(row)}"
-    what, form = SENTENCES.get(row.name, ("", ""))
-    return f"{what}: {_contrast(row, form)}" if what else ""
+        return (f"not the same {row.name} in all runs of one contender", "{}") if row.is_mixed else ("", "")
+    return (f"not the same version of {row.name}", "{}") if row.kind == "version" else SENTENCES.get(row.name, ("", ""))
 
 
 def _contrast(row: Row, form: str = "{}") -> str:
     """``a2c 16 at once; the others 8 at once``: who is of the majority need not be named."""
     by_text: dict[str, list[str]] = {}
-    for name, text in row.values.items():
-        # Of a network its size says enough here
-        short = text.partition(":")[0] if row.name == "network" and not row.is_mixed else text
+    for name, short in _shortened(row).items():
         by_text.setdefault(short if short in (NOT_SAID, HAS_NONE) else form.format(short), []).append(name)
     groups = sorted(by_text.items(), key=lambda pair: len(pair[1]))
     text, most = groups[-1]
     if len(groups) > 1 and len(most) > max(1, len(groups[-2][1])):
         groups[-1] = (text, ["the others"])
     return "; ".join(f"{', '.join(names)} {text}" for text, names in groups)
+
+
+def _shortened(row: Row) -> dict[str, str]:
+    """Of a network its size says enough here, and of a normalization what is not the same."""
+    if row.name == "network" and not row.is_mixed:
+        return {name: text.partition(":")[0] for name, text in row.values.items()}
+    parts = {name: text.split(", ") for name, text in row.values.items()}
+    several = [set(some) for some in parts.values() if len(some) > 1]
+    if row.name != "normalization" or row.is_mixed or not several:
+        return row.values
+    same = set.intersection(*several)
+    if all(some == same for some in several):
+        same = {part for part in same if not part.startswith("norm_")}
+    return {name: ", ".join(part for part in some if part not in same) for name, some in parts.items()}

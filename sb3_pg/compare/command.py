@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,68 +33,51 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of the command."""
-    made = _Parser("sb3-pg compare", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    add = made.add_argument
+    says = "Train algorithms and compare them, or compare runs that are there."
+    made = _Parser("sb3-pg compare", description=says, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    _add_runs(made.add_argument_group("what to compare").add_argument)
+    _add_evaluations(made.add_argument_group("how to evaluate").add_argument)
+    _add_machinery(made.add_argument_group("how to run").add_argument)
+    _add_words(made.add_argument_group("what to say").add_argument)
+    return made
+
+
+def _add_runs(add: Callable[..., Any]) -> None:
     add("--algos", help="names with what they shall have otherwise: reinforce:baseline=none,ppo,my_module.MyAlgorithm")
     add("--envs", help="ids of environments, separated by commas")
-    add(
-        "--runs",
-        nargs="+",
-        default=[],
-        metavar="FOLDER",
-        help="runs to compare (with), whoever trained them; NAME=FOLDER",
-    )
     add("--seeds", default="5", help="how many (5), or which: 3,4,10-19")
-    add(
-        "--steps",
-        default=None,
-        help="environment steps of every run, or CartPole-v1=100000,Acrobot-v1=300000;\n"
-        "default: those of the configurations, if they agree",
-    )
-    add("--out", type=Path, default=Path("runs/compare"), help="folder of the runs and the report (runs/compare)")
-    add("--jobs", type=int, default=1, help="runs at the same time, each in a process with one thread; -1: all cores")
-    add("--backend", default="loky", help="loky (processes here), ray or dask")
-    add("--address", default=None, help="of a Ray or Dask cluster that is there")
-    add(
-        "--cell",
-        default=None,
-        nargs="+",
-        metavar="K/N",
-        help="train the cells K, K+N, ... alone: for the K-th task of an array of N",
-    )
-    add(
-        "--config",
-        default="zoo",
-        choices=["zoo", "defaults"],
-        help="hyperparameters: the RL Zoo's, or the constructors'",
-    )
-    add("--n-envs", type=int, default=None, help="environments side by side of every run; default: the configurations'")
-    add(
-        "--eval-every",
-        type=int,
-        default=None,
-        help="environment steps between evaluations; default: a 20th of the budget",
-    )
-    add("--eval-episodes", type=int, default=10, help="episodes of an evaluation, the same ones in all of them")
+    steps = "environment steps of every run, or CartPole-v1=100000,Acrobot-v1=300000;\n"
+    add("--steps", help=f"{steps}default: those of the configurations, if they agree")
+    configs = ["zoo", "defaults"]
+    add("--config", default="zoo", choices=configs, help="hyperparameters: the RL Zoo's, or the constructors'")
+    add("--n-envs", type=int, help="environments side by side of every run; default: the configurations'")
+    runs = "runs to compare (with), whoever trained them; NAME=FOLDER"
+    add("--runs", nargs="+", default=[], metavar="FOLDER", help=runs)
+
+
+def _add_evaluations(add: Callable[..., Any]) -> None:
+    add("--eval-every", type=int, help="environment steps between evaluations; default: a 20th of the budget")
+    add("--eval-episodes", type=int, default=10, help="episodes of an evaluation, the same ones in all of them (10)")
     add("--stochastic", action="store_true", help="evaluate the policy as it samples")
+
+
+def _add_machinery(add: Callable[..., Any]) -> None:
+    add("--out", type=Path, default=Path("runs/compare"), help="folder of the runs and the report (runs/compare)")
+    add("--jobs", type=int, default=1, help="runs at the same time, a process with one thread each (1); -1: all cores")
+    add("--backend", default="loky", help="loky (processes here), ray or dask")
+    add("--address", help="of a Ray or Dask cluster that is there")
+    cells = "train the cells K, K+N, ... alone: for the K-th task of an array of N"
+    add("--cell", nargs="+", metavar="K/N", help=cells)
     add("--retry-failed", action="store_true", help="train the runs again that have failed")
+
+
+def _add_words(add: Callable[..., Any]) -> None:
+    add("--title", default="Comparison", help="of the report")
     add("--threshold", nargs="+", default=[], metavar="ENV=SCORE", help="scores whose first time is of interest")
-    add(
-        "--scale",
-        nargs="+",
-        default=[],
-        metavar="ENV=ZERO,ONE",
-        help="scores that become 0 and 1 over all environments",
-    )
-    add("--title", default="Comparison")
-    add(
-        "--fail-if",
-        nargs="+",
-        default=[],
-        metavar="CONDITION",
-        help="exit with status 2 if the runs show it:\n'vanillapg < ppo', 'vanillapg < 475'",
-    )
-    return made
+    scale = "scores that become 0 and 1 over all environments"
+    add("--scale", nargs="+", default=[], metavar="ENV=ZERO,ONE", help=scale)
+    condition = "exit with status 2 if the runs show it:\n'vanillapg < ppo', 'vanillapg < 475'"
+    add("--fail-if", nargs="+", default=[], metavar="CONDITION", help=condition)
 
 
 def main(argv: Sequence[str]) -> int:

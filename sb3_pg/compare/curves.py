@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sb3_pg.compare.records import Floats, Record
-from sb3_pg.statistics import Band, RunSpread, common_grid, curve_band, mean, run_spread, stack_curves
+from sb3_pg.statistics import Band, RunSpread, curve_band, mean, run_spread, stack_curves
 
 #: What a curve can run over, and how its axis is called.
 AXES: Mapping[str, str] = {
@@ -19,6 +19,8 @@ AXES: Mapping[str, str] = {
 #: The logger's columns that say when each of them was.
 CLOCK = "time/total_timesteps"
 COLUMNS = {"seconds": "time/time_elapsed", "updates": "train/n_updates"}
+#: At most so many round points has a curve whose runs were not measured alike.
+N_POINTS = 60
 #: What a cell of ours notes at each of its evaluations.
 NOTES = {"seconds": "train_seconds", "updates": "gradient_steps"}
 
@@ -93,13 +95,17 @@ def learning_curves(records: Sequence[Record], axis: str = "steps") -> list[Lear
         if distinct.any():
             run = x[:end][distinct], scores[:end][distinct]
             groups.setdefault((record.algorithm, record.env_id), []).append(run)
-    return _curves(groups, axis)
+    return _curves(groups, axis, _grid)
 
 
-def _curves(groups: Mapping[tuple[str, str], list[tuple[Floats, Floats]]], axis: str) -> list[LearningCurve]:
+def _curves(
+    groups: Mapping[tuple[str, str], list[tuple[Floats, Floats]]],
+    axis: str,
+    grid_of: Callable[[Sequence[Floats]], Floats],
+) -> list[LearningCurve]:
     curves = []
     for (algorithm, env_id), runs in groups.items():
-        grid = _grid([x for x, _ in runs])
+        grid = grid_of([x for x, _ in runs])
         if len(grid):
             stacked = stack_curves(runs, grid)
             band = curve_band(stacked, mean) if len(runs) > 1 else None
@@ -112,12 +118,14 @@ def _grid(runs: Sequence[Floats]) -> Floats:
     longest = max(runs, key=len)
     if all(np.array_equal(x, longest[: len(x)]) for x in runs):
         return longest  # measured alike, for as long as each went on
-    begin, end = max(x[0] for x in runs), min(x[-1] for x in runs)
-    return common_grid(runs) if begin < end else longest[:0]
+    return _round_grid(runs)
 
 
 def logged_curves(records: Sequence[Record], key: str) -> list[LearningCurve]:
     """What the logger wrote under a key, over environment steps, a curve for each algorithm and environment.
+
+    A run may have logged thousands of rows, and each algorithm at steps of its own: a curve has as many points as can
+    be seen, each the mean of the rows around it, at round steps that the curves of all algorithms share.
 
     :param key: SB3's, like ``train/approx_kl``; runs without it are left out
     """
@@ -130,5 +138,29 @@ def logged_curves(records: Sequence[Record], key: str) -> list[LearningCurve]:
         # Of rows at one step, as a resumed run may have, the last
         known[:-1] &= ~(np.diff(clock) <= 0)
         if known.sum() > 1:
-            groups.setdefault((record.algorithm, record.env_id), []).append((clock[known], logged[known]))
-    return _curves(groups, "steps")
+            run = _coarse(clock[known], logged[known])
+            groups.setdefault((record.algorithm, record.env_id), []).append(run)
+    return _curves(groups, "steps", _round_grid)
+
+
+def _coarse(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """The rows of each stretch between two round steps put together: the means of both columns."""
+    stretch = np.ceil(x / _round_step(x[-1])).astype(int)
+    _, which, counts = np.unique(stretch, return_inverse=True, return_counts=True)
+    return np.bincount(which, x) / counts, np.bincount(which, y) / counts
+
+
+def _round_grid(runs: Sequence[Floats]) -> Floats:
+    """Where all runs are known: its begin, round steps, its end; nowhere if one run ends before another begins."""
+    begin, end = max(x[0] for x in runs), min(x[-1] for x in runs)
+    if begin > end:
+        return runs[0][:0]
+    step = _round_step(end)
+    between = np.arange(np.ceil(begin / step), np.floor(end / step) + 1) * step
+    return np.unique(np.clip([begin, *between, end], begin, end))
+
+
+def _round_step(end: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20 ... that is not in ``end`` more than :data:`N_POINTS` times."""
+    power = 10.0 ** np.floor(np.log10(end / N_POINTS))
+    return float(next(step for factor in (1, 2, 5, 10) if (step := factor * power) * N_POINTS >= end))

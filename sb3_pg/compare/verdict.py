@@ -36,8 +36,7 @@ def _standing(label: str, pairs: Sequence[Comparison]) -> str:
         is_x = label == pair.x
         other, improvement = (pair.y if is_x else pair.x), pair.improvement if is_x else _turned(pair.improvement)
         if pair.verdict is Verdict.NOT_SHOWN:
-            needed = "" if pair.seeds_needed is None else f"; to show it would take about {pair.seeds_needed} seeds"
-            open_.append(f"{other} ({_text(improvement)}{needed})")
+            open_.append(f"{other} ({_text(improvement)}{_seeds_needed(pair.seeds_needed)})")
         else:
             (better if is_x == (pair.verdict is Verdict.BETTER) else worse).append(f"{other} ({_text(improvement)})")
     parts = [
@@ -77,7 +76,12 @@ def unsupported(analysis: Analysis, warnings: Sequence[str]) -> list[str]:
         "of other budgets, or of what tuning would make of either side.",
         "That no difference is shown does not show that there is none.",
     ]
-    return [*warnings, *lines]
+    return [line[:1].upper() + line[1:] for line in (*warnings, *lines)]
+
+
+def _seeds_needed(count: int | None) -> str:
+    """To two digits: more are not known of an estimate of an estimate."""
+    return "" if count is None else f"; to show it would take about {float(f'{count:.2g}'):,.0f} seeds"
 
 
 def _turned(improvement: Interval) -> Interval:

@@ -110,8 +110,9 @@ def intervals(
         names = _in_order((one.series for one in own), palette)
         y = alt.Y("series:N", title=None, sort=names, axis=alt.Axis(domain=False, ticks=False, labelLimit=180))
         base = layers.chart(rows, datasets).encode(y=y, color=layers.color(palette, ()))
+        bar = base.mark_bar(height=10).encode(x=axes.x("low"), x2="high:Q", opacity=layers.opacity(0.35))
         drawn = [
-            base.mark_bar(height=10).encode(x=axes.x("low"), x2="high:Q", opacity=layers.opacity(0.35)),
+            *([bar] if _have_intervals(rows) else []),
             base.mark_point(filled=True, size=80).encode(
                 x=axes.x(), opacity=layers.opacity(1), shape=layers.shape(palette, ())
             ),
@@ -218,7 +219,7 @@ def _lines(
             strokeDash=layers.dash(palette, legend),
             opacity=layers.opacity(1),
         )
-        drawn = [band, line]
+        drawn = [band, line] if _have_intervals(rows) else [line]
         alone = [row for row in rows if row["is_alone"] and row["y"] is not None]
         if alone:  # a point between two gaps is no line
             points = layers.chart(alone, datasets).mark_point(filled=True, size=30)
@@ -266,7 +267,12 @@ def _hover(
     xs = sorted({row["x"] for row in rows})
     at = alt.selection_point(name="at", fields=["x"], on="pointerover", clear="pointerout", empty=False)
     strips = [
-        {"x": x, "start": start, "end": end, "tip": layers.tip(f"{axes.x_title}: {number(x)}", texts)}
+        {
+            "x": x,
+            "start": drawable(start),
+            "end": drawable(end),
+            "tip": layers.tip(f"{axes.x_title}: {number(x)}", texts),
+        }
         for x, (start, end), texts in zip(xs, layers.edges(xs, axes.is_x_log), _texts(rows, xs, is_step), strict=True)
     ]
     base = layers.chart(strips, datasets)
@@ -291,6 +297,11 @@ def _texts(rows: Sequence[Row], xs: Sequence[float], is_step: bool) -> list[list
         last = {**last, **here} if is_step else here
         texts.append([(series, last[series]) for series in order if series in last])
     return texts
+
+
+def _have_intervals(rows: Sequence[Row]) -> bool:
+    """Whether there is anything to draw of intervals: of a layer without a number Vega would warn in the console."""
+    return any(row["low"] is not None and row["high"] is not None for row in rows)
 
 
 def _close_intervals(rows: Sequence[Row]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sb3_pg.files import whole_file
 from sb3_pg.report import drawing
 from sb3_pg.report.html import to_html
 from sb3_pg.report.latex import to_latex
@@ -40,9 +41,5 @@ def write_page(page: Page, folder: str | os.PathLike[str]) -> Path:
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file in one step, with the folders above it: whoever reads it never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as unfinished:
         unfinished.write_bytes(data)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -123,7 +123,7 @@ def with_interval(value: float, low: float | None, high: float | None, fmt: str 
 
 
 def drawable(value: float | None, is_log: bool = False) -> float | None:
-    """A number that has a place on the axis, else None."""
+    """A number that has a place on the axis, to six digits, else None."""
     if value is None or not math.isfinite(value) or (is_log and value <= 0):
         return None
-    return float(value)
+    return float(f"{value:.6g}")  # no eye sees more, and a page of many curves is half as long

@@ -19,6 +19,7 @@ from sb3_pg.data.batch import Credit, EpisodeBatch, concatenate, concatenate_cre
 from sb3_pg.data.distributed import all_sum
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.estimators import log_mixture, path_log_ratio
+from sb3_pg.files import whole_file
 from sb3_pg.policies.divergence import frozen_copy
 from sb3_pg.policies.passes import all_log_probs
 from sb3_pg.update.vtrace import VTrace
@@ -123,12 +124,8 @@ def save_history(path: str | pathlib.Path | io.BufferedIOBase, history: BatchHis
         return
     path = pathlib.Path(path)
     path = path if path.suffix else path.with_suffix(".pkl")
-    unfinished = path.with_name(f".{path.stem}.part.pkl")
-    try:
+    with whole_file(path) as unfinished:
         save_to_pkl(unfinished, portable, verbose)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _for_file(one: PastBatch) -> PastBatch:

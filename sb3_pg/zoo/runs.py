@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from rl_zoo3.utils import get_model_path
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_pg.files import whole_file
 
 CHECKPOINT = "rl_model"
 BEST = "best_model"
@@ -47,12 +50,8 @@ def find_statistics(model: Path, env_name: str) -> Path | None:
 
 def save_whole(save: Any, path: Path) -> None:
     """Call ``save(path)`` so that a file by that name is there whole or not at all."""
-    unfinished = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
+    with whole_file(path) as unfinished:
         save(str(unfinished))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def has_replay_buffer(model: BaseAlgorithm) -> bool:
@@ -130,15 +129,15 @@ def find_model(
     load_checkpoint: str | None = None,
     load_last_checkpoint: bool = False,
 ) -> tuple[str, str, str]:
-    """As the Zoo's ``get_model_path``, but the latest run is the latest that has the model asked for.
+    """As the Zoo's ``get_model_path``, but the latest run is the latest that has the model asked for, and where there
+    are no runs of an algorithm, those of its variant in a comparison are taken (``reinforce:baseline=none``).
 
     :return: a name, the path of the model, the folder of its run
     :raises ValueError: if there is none, saying what there is
     """
     wanted = (load_best, load_checkpoint, load_last_checkpoint)
+    folder, algo = _folder_and_name(folder, algo, env_name)
     log_path = os.path.join(folder, algo)
-    if not os.path.isdir(log_path):
-        raise ValueError(f"there is no folder {log_path}: runs of {algo} are looked for there (-f names another)")
     if exp_id != 0:
         if exp_id > 0 and not os.path.isdir(os.path.join(log_path, f"{env_name}_{exp_id}")):
             raise ValueError(f"there is no run {env_name}_{exp_id} in {log_path}: {_runs_there(log_path, env_name)}")
@@ -158,6 +157,33 @@ def find_model(
         return found
     checkpoints = "" if load_last_checkpoint else "; --load-last-checkpoint takes what a run that was cut short left"
     raise ValueError(f"no run on {env_name} in {log_path} has the model asked for{checkpoints}")
+
+
+def _folder_and_name(folder: str, algo: str, env_name: EnvironmentName) -> tuple[str, str]:
+    """Where the runs are, and what their folder is called: as the algorithm, or as its only variant on a task.
+
+    :raises ValueError: if there is none, or more than one variant
+    """
+    if os.path.isdir(os.path.join(folder, algo)):
+        return folder, algo
+    given = Path(folder).absolute()
+    if _is_variant(given, algo):
+        return str(given.parent), given.name
+    variants = sorted(path for path in given.glob("*") if _is_variant(path, algo) and run_numbers(str(path), env_name))
+    if len(variants) > 1:
+        names = ", ".join(path.name for path in variants)
+        example = shlex.quote(os.path.join(folder, variants[0].name))
+        raise ValueError(f"{folder} has {len(variants)} variants of {algo}, {names}: write which, like -f {example}")
+    if not variants:
+        looked = os.path.join(folder, algo)
+        raise ValueError(f"there is no folder {looked}: runs of {algo} are looked for there (-f names another)")
+    print(f"There are no runs of {algo} as such in {folder}: taking its variant {variants[0].name}")
+    return folder, variants[0].name
+
+
+def _is_variant(path: Path, algo: str) -> bool:
+    """Whether a comparison has such a folder for an algorithm with other hyperparameters than its configuration's."""
+    return path.name.startswith(f"{algo}:") and path.is_dir()
 
 
 def _model_of(number: int, folder: str, algo: str, env_name: EnvironmentName, wanted: Any) -> tuple[str, str, str]:

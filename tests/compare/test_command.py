@@ -37,6 +37,16 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_help_is_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    titles = ["what to compare", "how to evaluate", "how to run", "what to say"]
+    assert [line for line in shown.splitlines() if line.removesuffix(":") in titles] == [f"{one}:" for one in titles]
+    assert "``" not in shown
+
+
 def test_everything_is_beside_the_report(out: Path) -> None:
     report = out / "report"
     files = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
@@ -106,6 +116,7 @@ def test_a_condition_gives_the_exit_status(out: Path, tmp_path: Path, condition:
         (["--algos", "ppo", "--envs", "CartPole-v1", "--seeds", "0"], "seeds"),
         (["--algos", "ppo", "--envs", "CartPole-v1", "--steps", "long"], "--steps long: write a number"),
         (["--algos", "ppo", "--envs", "CartPole-v1", "--steps", "0"], "budget"),
+        (["--algos", "a2c,ppo", "--envs", "CartPole-v1"], "like --steps 100000 (in Python steps=100_000)"),
         (["--algos", "ppo", "--envs", "CartPole-v1", "--cell", "3"], "--cell 3: write K/N"),
         (["--algos", "ppo", "--envs", "CartPole-v1", "--cell", "3", "of", "2"], "cell 3 of 2"),
         (["--algos", "ppo", "--envs", "CartPole-v1", "--job", "2x"], "--help lists the arguments"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,8 +113,36 @@ def test_a_run_that_breaks_off_ends_the_curve(record: MakeRecord, broken: list[f
     np.testing.assert_array_equal(curve.mean, [1, math.nan, math.nan])
 
 
+def test_runs_that_overshot_are_compared_at_equal_steps(record: MakeRecord) -> None:
+    """The last evaluation is after the last update, wherever that was: between two of them is a line."""
+    over = np.array([0.0, 500.0, 1_500.0])
+    runs = [record("ppo", "A-v0", seed, [0, 10, 20]) for seed in range(2)]
+    runs[1] = replace(runs[1], evaluations=replace(runs[1].evaluations, steps=over))
+    (curve,) = learning_curves(runs)
+    assert (curve.x[0], curve.x[-1]) == (0, 1_000)
+    # the mean of a line that goes on as steep as before and of one half as steep
+    np.testing.assert_allclose(curve.mean, np.interp(curve.x, [0, 500, 1_000], [0, 10, 17.5]))
+    assert score(runs[1], "final") == 20
+    when = times(runs[1], "steps")
+    assert when is not None
+    assert when[-1] == 1_500
+
+
 def test_logged_columns_are_curves_too(record: MakeRecord) -> None:
+    # rows at 250 and 1,000, and at round steps what is on the line between them
     (curve,) = logged_curves([record("ppo", "A-v0", seed, [0, 1, 2]) for seed in range(2)], "train/approx_kl")
-    np.testing.assert_allclose(curve.x, [250, 1000])
-    np.testing.assert_allclose(curve.mean, [0.01, 0.02])
+    np.testing.assert_allclose(curve.x, [250, *range(260, 1001, 20)])
+    np.testing.assert_allclose(curve.mean, 0.01 + 0.01 * (curve.x - 250) / 750)
     assert logged_curves([record("ppo", "A-v0", 0, [0, 1, 2])], "train/ess") == []
+
+
+@pytest.mark.parametrize("every", [1, 7, 40, 64, 3_000])
+def test_a_curve_of_thousands_of_rows_has_as_many_points_as_can_be_seen(record: MakeRecord, every: int) -> None:
+    """At steps that all algorithms share, and of the same heights: a line stays the line, noise becomes its mean."""
+    clock = np.arange(every, 100_001, every, dtype=np.float64)
+    noise = np.where(np.arange(len(clock)) % 2, 50.0, -50.0) if every < 500 else 0
+    progress = {"time/total_timesteps": clock, "train/loss": clock / 1_000 + noise}
+    (curve,) = logged_curves([record("ppo", "A-v0", 0, [0], progress=progress)], "train/loss")
+    assert set(curve.x[1:-1]) <= set(np.arange(2_000, 100_001, 2_000))
+    assert len(curve.x) >= 45
+    np.testing.assert_allclose(curve.mean, curve.x / 1_000, atol=3 if every < 500 else 1e-9)

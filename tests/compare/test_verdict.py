@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from sb3_pg.compare.analysis import analyse
+from sb3_pg.compare.comparison import compare_records
+from sb3_pg.compare.page import comparison_page
 from sb3_pg.compare.records import Record
 from sb3_pg.compare.verdict import holds, parse_condition, unsupported, verdict
+from sb3_pg.report import Paragraph
+from sb3_pg.report.page import figures, named_tables
 from tests.compare.conftest import MakeRecord
 
 Grid = Callable[[Mapping[str, float]], list[Record]]
@@ -66,7 +70,7 @@ def test_few_seeds_and_failed_runs_are_said(record: MakeRecord) -> None:
     runs = [record(name, "A-v0", seed, [0, 1, seed]) for name in ("ppo", "a2c") for seed in range(3)]
     runs.append(record("a2c", "A-v0", 3, [0, 1], error="Traceback\nValueError: broke"))
     lines = unsupported(analyse(runs), ["a warning of the audit"])
-    assert lines[0] == "a warning of the audit"
+    assert lines[0] == "A warning of the audit"
     assert any("a2c on A-v0, seed 3" in line and "lowest score" in line for line in lines)
 
 
@@ -144,3 +148,23 @@ def test_an_environment_that_one_algorithm_lacks_is_in_no_aggregate(record: Make
 def test_what_cannot_be_compared_is_refused(record: MakeRecord, runs: list[tuple[object, ...]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         analyse([record(*run) for run in runs])
+
+
+def test_wherever_a_failed_run_counts_the_page_says_how(record: MakeRecord) -> None:
+    runs = [record(name, "A-v0", seed, [0, 1, 3 + seed]) for name in ("ppo", "a2c") for seed in range(5)]
+    sentence = "Runs without a final score (1 here) count with the lowest of any run on their environment."
+    for broken in ([], [record("a2c", "A-v0", 5, [0, 1], error="Traceback\nValueError: broke")]):
+        found = compare_records([*runs, *broken])
+        page = comparison_page(found.records, found.analysis, found.audit, {}, "T", "")
+        captions = [figure.caption for figure in figures(page)]
+        (table,) = (table for table in named_tables(page) if table.name == "scores_A-v0")
+        assert [sentence in caption for caption in captions[:3]] == [bool(broken)] * 3
+        assert ("counts with the lowest of all, 3; best, area, training leave it out" in table.caption) == bool(broken)
+
+
+def test_brackets_are_explained_where_there_are_some(record: MakeRecord) -> None:
+    for n_seeds in (1, 2):
+        found = compare_records([record(name, "A-v0", seed, [0, 1, seed]) for name in "ab" for seed in range(n_seeds)])
+        page = comparison_page(found.records, found.analysis, found.audit, {}, "T", "")
+        words = [block.text for block in page.sections[0].blocks if isinstance(block, Paragraph)]
+        assert any("In brackets" in text for text in words) == (n_seeds > 1)

@@ -259,7 +259,7 @@ def grid(tmp_path: Path, **changes: Any) -> Any:
         ({"budget": 0}, "budget is 0: it must be"),
         ({"budget": {"Acrobot-v1": 10}}, "budget for Acrobot-v1, which is not in the grid: did you mean CartPole-v1?"),
         ({"budget": {}}, "no budget for CartPole-v1"),
-        ({"budget": None}, r"mixed budgets: .*CartPole-v1 .*\(a2c 500000, ppo 100000\): give one budget"),
+        ({"budget": None}, r"mixed budgets: .*CartPole-v1 .*\(a2c 500000, ppo 100000\): give one number"),
         ({"jobs": 0}, "jobs is 0"),
         ({"cell": (3, 2)}, "cell 3 of 2 is not there"),
         ({"cell": (0, 2)}, "cell 0 of 2 is not there"),

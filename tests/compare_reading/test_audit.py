@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sb3_pg.compare.audit import Audit, EnvironmentAudit, Row, audit, last_line
+from sb3_pg.compare.audit import Audit, EnvironmentAudit, Excess, Row, audit, last_line
+from sb3_pg.compare.page.tables import equality
 from sb3_pg.compare.records import Episodes, Evaluations, Record
 from sb3_pg.compare.traits import as_text
+from sb3_pg.report import Table
 
 STEPS = np.array([250.0, 500.0, 750.0, 1000.0])
 FACTS: dict[str, Any] = {
@@ -158,6 +160,58 @@ def test_what_is_so_everywhere_is_said_once() -> None:
     assert audit(some + seeds("ppo", env_id="Y-v0") + seeds("a2c", env_id="Y-v0")).warnings == (
         "not as many environments: ppo 8 at once; a2c 16 at once (X-v0)",
     )
+
+
+def test_what_differs_in_several_ways_is_told_of_the_first() -> None:
+    runs = [
+        one
+        for env_id, n_envs in (("X-v0", 16), ("Y-v0", 16), ("Z-v0", 4))
+        for one in (*seeds("ppo", env_id=env_id), *seeds("a2c", env_id=env_id, facts={"n_envs": n_envs}))
+    ]
+    assert audit(runs).warnings == (
+        "not as many environments: ppo 8 at once; a2c 16 at once (X-v0, Y-v0), and in other ways on Z-v0",
+    )
+
+
+def test_of_a_normalization_what_is_not_the_same() -> None:
+    some = {"norm_obs": True, "norm_reward": True, "gamma": 0.99, "clip_obs": 10.0}
+
+    def said(**of: Any) -> tuple[str, ...]:
+        return audit(
+            [one for name, value in of.items() for one in seeds(name, facts={"normalization": value})]
+        ).warnings
+
+    what = "not the same normalization: "
+    assert said(ppo=some, a2c=some | {"gamma": 0.9}) == (f"{what}ppo gamma 0.99; a2c gamma 0.9 (X-v0)",)
+    assert said(ppo=some, a2c=False) == (f"{what}ppo norm_obs yes, norm_reward yes; a2c no (X-v0)",)
+
+
+def test_few_seeds_of_many_are_counted() -> None:
+    runs = [run(name, 0, env_id) for name in ("ppo", "a2c") for env_id in ("X-v0", "Y-v0", "Z-v0")]
+    line = "fewer than 5 seeds: 6 of 6 pairs of an algorithm and an environment have 1"
+    assert line in audit(runs).warnings
+    assert f"{line} to 2" in audit([*runs, run("ppo", 1)]).warnings
+
+
+def test_steps_beyond_the_budget() -> None:
+    """Of runs that came to their end; much of it is worth a warning."""
+
+    def over(algorithm: str, *ends: float, **changes: Any) -> list[Record]:
+        return [
+            run(algorithm, seed, evaluations=Evaluations(np.array([500.0, end]), np.ones((2, 5)), True), **changes)
+            for seed, end in enumerate(ends)
+        ]
+
+    found = audit(
+        [*over("ppo", 1000, 1024, 1040), *over("a2c", 1000), *over("sac", 1080, error="x"), *over("td3", 900)]
+    )
+    env = environment(found)
+    assert env.excess == {"ppo": Excess(0, 40, 0.04), "a2c": Excess(0, 0, 0.0)}
+    assert not any("beyond" in warning for warning in found.warnings)
+    assert "trained beyond the budget: ppo on X-v0 by 8%" in audit(over("ppo", 1024, 1080)).warnings
+    assert environment(audit(over("ppo", 1080, budget=None))).excess == {}
+    beyond = [block.cells() for block in equality(found) if isinstance(block, Table) and "beyond" in block.headers[-1]]
+    assert [row[-1] for row in beyond[0]] == ["0 to 40 (4%)", "0", "–", "–"]  # noqa: RUF001
 
 
 def test_runs_of_one_contender_that_differ() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.results_plotter import X_TIMESTEPS, ts2xy
 
 from sb3_pg.compare.reading import Found, read_runs
-from sb3_pg.compare.reading.zoo import _keywords, read_zoo
+from sb3_pg.compare.reading.zoo import _keywords, read_cell, read_zoo
 from sb3_pg.compare.records import Record
 from tests.compare_reading.runs import run_zoo
 
@@ -185,3 +186,10 @@ def test_keywords_are_read_not_called() -> None:
     assert _keywords("{'norm_obs': True}") == {"norm_obs": True}
     for text in ("dict(norm_obs=print('x'))", "dict(norm_obs", "True", "[1]"):
         assert _keywords(text) is None
+
+
+def test_a_command_is_shown_as_it_was_typed(tmp_path: Path) -> None:
+    """Of cells that were recorded with the interpreter, too."""
+    words = ["/venv/bin/python", "/venv/bin/sb3-pg", "compare", "--algos", "reinforce:baseline=none, ppo"]
+    (tmp_path / "cell.json").write_text(json.dumps({"label": "ppo", "command": words}))
+    assert read_cell(tmp_path / "cell.json").facts["command"] == "sb3-pg compare --algos 'reinforce:baseline=none, ppo'"

@@ -44,7 +44,7 @@ def open_report(browser: Any, report: str) -> Iterator[Open]:
     """Opens the report, and at the end looks whether it said something or asked for something."""
     contexts, said, asked = [], list[str](), list[str]()
 
-    def open_it(size: tuple[int, int] = DESK, **options: Any) -> Any:
+    def open_it(size: tuple[int, int] = DESK, before: str = "", waits: bool = True, **options: Any) -> Any:
         context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
         contexts.append(context)
         context.set_default_timeout(PATIENCE)
@@ -52,8 +52,9 @@ def open_report(browser: Any, report: str) -> Iterator[Open]:
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
+        page.add_init_script(before)
         page.goto(report)
-        if options.get("java_script_enabled", True):
+        if waits and options.get("java_script_enabled", True):
             page.wait_for_function(f"document.querySelectorAll('.picture .vega-embed svg').length === {PANELS}")
         return page
 
@@ -178,3 +179,16 @@ def test_without_javascript_the_pictures_are_those_of_the_file(open_report: Open
     stroke = page.locator(LINES).first
     assert stroke.get_attribute("stroke") == "#1668c7"
     assert page.locator("h2").all_inner_texts() == ["Verdict", "Learning curves", "Over all tasks", "Variance", "Audit"]
+
+
+def test_what_is_in_sight_is_drawn_first(open_report: Open) -> None:
+    """The others while nothing else is to be done, and at once when the page is printed; their pictures are there."""
+    never = "window.requestIdleCallback = () => 0"
+    page = open_report((800, 300), before=never, waits=False)
+    page.locator("#figure-learning_curves .vega-embed svg").first.wait_for()
+    assert page.locator(".panel .vega-embed").count() < PANELS
+    assert page.locator(".panel .picture svg").count() >= PANELS
+    page.locator("#figure-variance .panel").scroll_into_view_if_needed()
+    page.locator("#figure-variance .vega-embed svg").wait_for()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function(f"document.querySelectorAll('.picture .vega-embed svg').length === {PANELS + 1}")

@@ -62,6 +62,19 @@ def test_a_pointer_is_told_all_series_at_an_x() -> None:
     assert [len(tip["rows"]) for tip in told] == [1, 2, 1]
 
 
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: charts.learning_curves([Curve("a", [0, 1], [1, 2])], PALETTE, **TITLES),
+        lambda: charts.intervals([Interval("a", 1.0), Interval("b", 2.0, NAN, NAN)], PALETTE),
+    ],
+)
+def test_without_intervals_there_is_no_layer_of_them(figure: Callable[[], Panels]) -> None:
+    """Vega would warn of one that has no number, in the console of whoever reads the page."""
+    (panel,) = figure().panels
+    assert not {"area", "bar"} & {layer.to_dict(validate=False)["mark"]["type"] for layer in panel.layers}
+
+
 def test_a_step_curve_stays_what_it_was() -> None:
     curves = [Curve("a", [0, 5], [0, 0.5]), Curve("b", [0, 2, 9], [0, 1, 1])]
     told = tips(charts.step_curves(curves, PALETTE, **TITLES))

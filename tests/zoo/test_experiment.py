@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.utils import LinearSchedule
@@ -15,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_pg.zoo import config_path, register
 from sb3_pg.zoo.experiment import ExperimentManager, _schedule_arguments
 from sb3_pg.zoo.registration import OURS
-from sb3_pg.zoo.runs import next_folder, replay_buffer_path, run_numbers, save_whole, statistics_path
+from sb3_pg.zoo.runs import find_model, next_folder, replay_buffer_path, run_numbers, save_whole, statistics_path
 
 register()
 
@@ -114,6 +115,35 @@ def test_whole_or_not_at_all(tmp_path: Path) -> None:
         save_whole(breaks, path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_variants_of_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The only one on a task is taken, and said; of several one has to be named; the algorithm itself comes first."""
+
+    def make(name: str, env_id: str = "CartPole-v1") -> Path:
+        run = tmp_path / name / f"{env_id}_1"
+        run.mkdir(parents=True)
+        (run / f"{env_id}.zip").touch()
+        return run
+
+    def find(folder: Path = tmp_path) -> Path:
+        return Path(find_model(0, str(folder), "reinforce", EnvironmentName("CartPole-v1"))[2])
+
+    with pytest.raises(ValueError, match=f"no folder {tmp_path}/reinforce: .*-f names another"):
+        find()
+    for other in ("reinforce2", "ppo:gamma=1"):
+        make(other)
+    make("reinforce:gamma=1", "Acrobot-v1")
+    none = make("reinforce:baseline=none")
+    assert find() == none
+    assert "taking its variant reinforce:baseline=none" in capsys.readouterr().out
+    value = make("reinforce:baseline=value")
+    names = "2 variants of reinforce, reinforce:baseline=none, reinforce:baseline=value: write which, like -f "
+    with pytest.raises(ValueError, match=f"{names}{none.parent}$"):
+        find()
+    assert (find(none.parent), find(value.parent)) == (none, value)
+    itself = make("reinforce")
+    assert find() == itself
 
 
 @pytest.mark.parametrize("algo", ["vanillapg", "a2c"])

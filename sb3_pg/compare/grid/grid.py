@@ -19,6 +19,7 @@ from sb3_pg.compare.grid.display import display
 from sb3_pg.compare.grid.folders import hidden, remove_abandoned
 from sb3_pg.compare.grid.planning import check_at_least_1, missing, plan_cells
 from sb3_pg.compare.grid.questions import CellResult, Job, known
+from sb3_pg.compare.invocation import as_typed
 
 BACKENDS = ("loky", "ray", "dask")
 
@@ -89,7 +90,7 @@ def run_grid(
     )
     if cell is not None:
         planned = planned[cell[0] - 1 :: cell[1]]
-    command, cwd = tuple(sys.orig_argv), os.getcwd()
+    command, cwd = tuple(as_typed(sys.orig_argv)), os.getcwd()
     commit = facts.commit(Path(cwd))
     parent = os.getpid() if backend == "loky" else 0
     planned = [

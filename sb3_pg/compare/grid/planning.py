@@ -127,6 +127,6 @@ def _budget(task: Task, budget: int | Mapping[str, int] | None, configured: Mapp
         each = ", ".join(f"{label} {'none' if steps is None else steps}" for label, steps in configured.items())
         raise ValueError(
             f"mixed budgets: the configurations for {task.env_id} train for different numbers of steps ({each}): give "
-            "one budget for everybody, like --budget 100000"
+            "one number for everybody, like --steps 100000 (in Python steps=100_000)"
         )
     return common

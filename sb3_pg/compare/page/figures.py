@@ -37,7 +37,7 @@ def aggregates(analysis: Analysis, palette: Palette) -> Figure:
         "aggregates",
         charts.intervals(estimates, palette, x_title=f"final score, {analysis.normalisation.name}"),
         "Final scores over all environments, with 95% bootstrap intervals: the runs are drawn anew within each "
-        "environment. Of the optimality gap less is better.",
+        f"environment. Of the optimality gap less is better.{analysis.of_failures}",
     )
 
 
@@ -56,7 +56,7 @@ def improvements(analysis: Analysis, palette: Palette) -> Figure:
         "improvement",
         charts.pairs(both, palette, title="probability that a run of the row scores higher than one of the column"),
         f"Probability of improvement over all environments. The intervals of all {len(analysis.pairs)} pairs hold "
-        "together with 95%; bold is what has its whole interval on one side of one half.",
+        f"together with 95%; bold is what has its whole interval on one side of one half.{analysis.of_failures}",
     )
 
 
@@ -78,7 +78,8 @@ def profiles(analysis: Analysis, palette: Palette) -> Figure:
         charts.profiles(
             curves, palette, x_title=f"final score, {analysis.normalisation.name}", y_title="share of runs above"
         ),
-        "Performance profiles: the share of runs whose final score is above a value, averaged over the environments.",
+        "Performance profiles: the share of runs whose final score is above a value, averaged over the environments."
+        f"{analysis.of_failures}",
     )
 
 

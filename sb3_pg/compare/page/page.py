@@ -66,7 +66,9 @@ def _verdict(analysis: Analysis, audit: Audit) -> Section:
     said = verdict(analysis)
     blocks: list[Block] = [Paragraph(said[0])]
     if len(said) > 1:
-        blocks += [Bullets(said[1:]), Paragraph(_LEGEND)]
+        blocks.append(Bullets(said[1:]))
+    if analysis.pairs:
+        blocks.append(Paragraph(_LEGEND))
     blocks.append(Section("What this does not support", [Bullets(unsupported(analysis, audit.warnings))]))
     return Section("Verdict", blocks)
 

@@ -8,7 +8,7 @@ from math import isinf
 
 from sb3_pg.compare.analysis import Analysis, Reach, TaskSummary
 from sb3_pg.compare.anchors import published
-from sb3_pg.compare.audit import Audit, EnvironmentAudit, Row, Trouble
+from sb3_pg.compare.audit import Audit, EnvironmentAudit, Excess, Row, Trouble
 from sb3_pg.compare.scores import METRICS
 from sb3_pg.report import Block, Bullets, Details, Paragraph, Table
 from sb3_pg.report.series import number, with_interval
@@ -24,14 +24,22 @@ def final_scores(analysis: Analysis, how: str) -> list[Table]:
     headers[6:] = sorted(headers[6:], key=list(METRICS).index)
     return [
         Table(
-            f"{env_id}: final scores of {how}. Lowest and highest are single runs.",
+            f"{env_id}: final scores of {how}. Lowest and highest are single runs.{_of_failures(tasks)}",
             headers,
             [_scores(one, headers[6:]) for one in tasks],
             align="l" + "r" * (len(headers) - 1),
             name=f"scores_{_stem(env_id)}",
         )
-        for env_id, tasks in groupby(analysis.tasks, lambda one: one.env_id)
+        for env_id, group in groupby(analysis.tasks, lambda one: one.env_id)
+        for tasks in [list(group)]
     ]
+
+
+def _of_failures(tasks: Sequence[TaskSummary]) -> str:
+    if not any(one.n_failed for one in tasks):
+        return ""
+    lowest, others = min(one.lowest for one in tasks), ", ".join(name for name in METRICS if name != "final")
+    return f" A run that failed counts with the lowest of all, {number(lowest)}; {others} leave it out."
 
 
 def _scores(task: TaskSummary, others: Sequence[str]) -> list[str | float | None]:
@@ -115,17 +123,26 @@ def equality(audit: Audit) -> list[Block]:
 def _seeds(environment: EnvironmentAudit) -> Table:
     return Table(
         f"{environment.env_id}: runs",
-        ["algorithm", "runs", "seeds", "missing"],
+        ["algorithm", "runs", "seeds", "missing", "steps beyond the budget"],
         [
             [
                 name,
                 str(len(seeds)),
                 ", ".join("?" if seed is None else str(seed) for seed in seeds),
                 ", ".join(map(str, environment.missing.get(name, ()))) or None,
+                _excess(environment.excess.get(name)),
             ]
             for name, seeds in environment.seeds.items()
         ],
+        align="lrllr",
     )
+
+
+def _excess(excess: Excess | None) -> str | None:
+    if excess is None or not excess.most:
+        return None if excess is None else "0"
+    range_ = " to ".join(f"{steps:,}" for steps in dict.fromkeys([excess.least, excess.most]))
+    return f"{range_} ({100 * excess.share:.2g}%)"
 
 
 def _rows(environment: EnvironmentAudit, rows: Sequence[Row], caption: str) -> Table:

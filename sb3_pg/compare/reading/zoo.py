@@ -13,6 +13,7 @@ import gymnasium as gym
 import yaml
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_pg.compare.invocation import as_typed
 from sb3_pg.compare.reading.description import Description
 from sb3_pg.compare.reading.files import Remarks, cannot_read, integer, whole_lines
 
@@ -81,7 +82,7 @@ def read_zoo(folder: Path, parameters: Path) -> Description:
             "normalization": _normalization(settings) if settings else None,
             "eval_every": integer(args.get("eval_freq")),
             "n_eval_episodes": integer(args.get("eval_episodes")),
-            "command": " ".join(command.read_text(errors="replace").split()) if command.is_file() else None,
+            "command": " ".join(as_typed(command.read_text(errors="replace").split())) if command.is_file() else None,
         },
         remarks=remarks + more,
     )
@@ -100,7 +101,7 @@ def read_cell(path: Path) -> Description:
     if "normalization" in facts:
         facts["normalization"] = facts["normalization"] or False
     if isinstance(facts.get("command"), list):
-        facts["command"] = shlex.join(map(str, facts["command"]))
+        facts["command"] = shlex.join(as_typed([str(word) for word in facts["command"]]))
     return Description(
         algorithm=cell.get("label") or cell.get("algorithm"),
         env_id=cell.get("env_id"),

@@ -44,20 +44,33 @@
     return isFluid ? view : null;
   }
 
-  // A panel has no width as long as it is folded away; the first width that it gets is the moment to draw it.
+  // Dozens of pictures at once would hold up the page for seconds: those in sight come first, the others one by one
+  // while nothing else is to be done. Until then a panel shows the picture of the file. What is folded away has no width.
+  const panels = [...document.querySelectorAll(".panel")];
   const drawn = new Map();
-  const observer = new ResizeObserver((entries) => {
+  const isWaiting = (panel) => !drawn.has(panel) && panel.querySelector(".picture").clientWidth > 0;
+  const draw = (panel) => drawn.set(panel, embed(panel.querySelector(".picture"), panel)).get(panel);
+  const idle = window.requestIdleCallback ?? ((then) => setTimeout(then, 50));
+  async function drawRest() {
+    const next = panels.find(isWaiting);
+    if (!next) return;
+    await draw(next);
+    idle(drawRest);
+  }
+  const inSight = new IntersectionObserver((entries) => {
+    entries.filter((entry) => entry.isIntersecting && isWaiting(entry.target)).forEach((entry) => draw(entry.target));
+  }, { rootMargin: "50% 0px" });
+  const resized = new ResizeObserver((entries) => {
     for (const { target: panel } of entries) {
       const picture = panel.querySelector(".picture");
-      const width = picture.clientWidth;
-      if (!width) continue;
-      if (!drawn.has(panel)) drawn.set(panel, embed(picture, panel));
-      drawn.get(panel).then((view) => {
-        if (view && view.width() !== width && picture.clientWidth === width) view.width(width).runAsync();
+      drawn.get(panel)?.then((view) => {
+        const width = picture.clientWidth;
+        if (view && width && view.width() !== width) view.width(width).runAsync();
       });
     }
   });
-  document.querySelectorAll(".panel").forEach((panel) => observer.observe(panel));
+  panels.forEach((panel) => { inSight.observe(panel); resized.observe(panel); });
+  idle(drawRest);
 
   const buttons = document.querySelectorAll(".legend button");
   function point(name) {
@@ -82,7 +95,10 @@
   });
 
   const folded = () => document.querySelectorAll("details:not([open])");
-  addEventListener("beforeprint", () => folded().forEach((details) => { details.open = details.dataset.unfolded = true; }));
+  addEventListener("beforeprint", () => {
+    folded().forEach((details) => { details.open = details.dataset.unfolded = true; });
+    panels.filter(isWaiting).forEach(draw);
+  });
   addEventListener("afterprint", () => document.querySelectorAll("[data-unfolded]").forEach((details) => {
     details.open = false;
     delete details.dataset.unfolded;

@@ -1,0 +1,16 @@
+"""The command of a run, as it is recorded and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def as_typed(words: Sequence[str]) -> list[str]:
+    """What was typed: ``sb3-pg compare ...``, without the interpreter and the folder of the script.
+
+    Of any other program all words are needed to repeat it, and stay.
+    """
+    is_run_by_python = len(words) > 1 and Path(words[0]).name.startswith("python")
+    own = list(words[1:] if is_run_by_python else words)
+    return ["sb3-pg", *own[1:]] if own and Path(own[0]).name == "sb3-pg" else list(words)

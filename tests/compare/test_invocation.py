@@ -1,0 +1,23 @@
+"""What is recorded and shown of a command."""
+
+from __future__ import annotations
+
+import pytest
+
+from sb3_pg.compare.invocation import as_typed
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["/venv/bin/python", "/venv/bin/sb3-pg", "compare", "--seeds", "3"], "sb3-pg compare --seeds 3"),
+        (["/usr/bin/python3.11", "/home/me/.local/bin/sb3-pg", "train"], "sb3-pg train"),
+        (["sb3-pg", "compare"], "sb3-pg compare"),
+        (["/venv/bin/python", "-m", "sb3_pg.cli", "compare"], "/venv/bin/python -m sb3_pg.cli compare"),
+        (["/venv/bin/python", "/home/me/grid.py", "sb3-pg"], "/venv/bin/python /home/me/grid.py sb3-pg"),
+        (["python"], "python"),
+        ([], ""),
+    ],
+)
+def test_ours_is_shown_as_it_was_typed_and_others_whole(words: list[str], typed: str) -> None:
+    assert " ".join(as_typed(words)) == typed

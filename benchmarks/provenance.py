@@ -41,20 +41,39 @@ class Page:
 
     :param module: what makes it
     :param settings: what that reads of ``zoo_configs/``: algorithm and environment
+    :param sources: the modules that its figures come from, where these are not all that makes it
     """
 
     module: str
     settings: tuple[tuple[str, str], ...] = ()
+    sources: tuple[str, ...] = ()
 
     def code(self, root: Path = ROOT) -> str:
         """The hash of what its figures come from, as it is now."""
-        return code_hash([self.module], [shipped_settings(*which, root) for which in self.settings], root)
+        return code_hash(
+            self.sources or [self.module], [shipped_settings(*which, root) for which in self.settings], root
+        )
 
 
+OURS = ("reinforce", "vanillapg", "offpolicyispg")
+CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
 #: By the name of the file in ``docs/results/``.
 PAGES = {
+    # Not how runs are kept, nor how the report is worded and drawn
+    "classic.md": Page(
+        "benchmarks.classic",
+        tuple((algorithm, env_id) for algorithm in OURS for env_id in CLASSIC),
+        (
+            "sb3_pg.reinforce.reinforce",
+            "sb3_pg.vanilla_pg.vanilla_pg",
+            "sb3_pg.off_policy_ispg.off_policy_ispg",
+            "sb3_pg.compare.grid.evaluation",
+            "sb3_pg.compare.analysis",
+        ),
+    ),
     "defaults.md": Page("benchmarks.defaults"),
     "first_look.md": Page("benchmarks.first_look"),
+    "laboratory.md": Page("benchmarks.laboratory"),
     "learning.md": Page(
         "benchmarks.learning",
         (

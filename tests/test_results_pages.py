@@ -105,7 +105,7 @@ def test_a_page_says_what_it_was_measured_with_and_whether_it_is_stale(path: Pat
 
 def test_every_page_is_there_and_made_by_a_module_that_is() -> None:
     assert {path.name for path in FILES} == set(PAGES)
-    modules = [*(page.module for page in PAGES.values()), *UNCOUNTED]
+    modules = [*(module for page in PAGES.values() for module in (page.module, *page.sources)), *UNCOUNTED]
     assert [module for module in modules if module_file(module, ROOT) is None] == []
 
 
@@ -119,7 +119,9 @@ def test_a_page_depends_on_the_settings_that_it_reads(page: Page, monkeypatch: p
 
     monkeypatch.setattr(runs, "shipped", shipped)
     monkeypatch.delitem(sys.modules, page.module, raising=False)
-    runpy.run_module(page.module, run_name="read", alter_sys=True)
+    module = runpy.run_module(page.module, run_name="read", alter_sys=True)
+    # What the command reads by itself
+    read += [(one, env_id) for one in module.get("ALGORITHMS", ()) if one in OURS for env_id in module["ENV_IDS"]]
     assert set(page.settings) == set(read)
 
 

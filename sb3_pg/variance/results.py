@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from sb3_pg.files import whole_file
 from sb3_pg.variance.instruments.credits import Estimator
 
 T = TypeVar("T")
@@ -212,10 +212,8 @@ class Measurement:
 
     def save(self, path: Path | str) -> None:
         """Write it as JSON, whole or not at all."""
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps(plain(self), indent=1) + "\n")
-        os.replace(part, path)
+        with whole_file(Path(path)) as unfinished:
+            unfinished.write_text(json.dumps(plain(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> Measurement:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch as th
+
+from sb3_pg.files import whole_file
 
 Arrays = dict[str, np.ndarray]
 #: Told of the stage, how many of its chunks are done, and how many there are.
@@ -61,21 +62,16 @@ class Store:
         paths = [here / f"{number:05d}.npz" for number in range(-(-n_rows // chunk_rows))]
         for number, path in enumerate(paths):
             if not path.is_file():
-                write_whole(path, make(number))
+                write_arrays(path, make(number))
             if self.progress is not None:
                 self.progress(name, number + 1, len(paths))
         return Stage(tuple(paths), n_rows)
 
 
-def write_whole(path: Path, arrays: Arrays) -> None:
+def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write arrays so that a file by that name is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy says that a name could be allow_pickle
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as unfinished:
+        np.savez(unfinished, **arrays)  # type: ignore[arg-type]  # NumPy says that a name could be allow_pickle
 
 
 def _read(path: Path, name: str) -> np.ndarray:

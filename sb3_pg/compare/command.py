@@ -6,8 +6,9 @@ import argparse
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from sb3_pg.command_line import CommandParser
 from sb3_pg.compare.comparison import REPORT, Comparison, compare, compare_runs
 from sb3_pg.compare.grid import run_grid
 from sb3_pg.compare.verdict import holds, parse_condition, unsupported, verdict
@@ -25,16 +26,12 @@ Interrupted, the same command goes on where it stopped. The report is in OUT/rep
 an error, 2 if a condition of --fail-if holds."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """In place of argparse's page of usage."""
-        raise ValueError(f"{message} (--help lists the arguments)")
-
-
 def parser() -> argparse.ArgumentParser:
     """The arguments of the command."""
     says = "Train algorithms and compare them, or compare runs that are there."
-    made = _Parser("sb3-pg compare", description=says, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    made = CommandParser(
+        "sb3-pg compare", description=says, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
+    )
     _add_runs(made.add_argument_group("what to compare").add_argument)
     _add_evaluations(made.add_argument_group("how to evaluate").add_argument)
     _add_machinery(made.add_argument_group("how to run").add_argument)

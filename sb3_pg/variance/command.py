@@ -8,13 +8,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_pg.command_line import CommandParser
 from sb3_pg.envs import make_vec_env
 from sb3_pg.report import write_page
 from sb3_pg.variance.along_training import checkpoints_page
@@ -28,16 +29,10 @@ from sb3_pg.variance.settings import DIRECTIONS, TRANSFORMS, Settings
 FILE = "measurement.json"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line in place of argparse's page of usage."""
-        raise ValueError(f"{message} (--help lists the arguments)")
-
-
 def parser() -> argparse.ArgumentParser:
     """The arguments of the command; each default is that of :class:`~sb3_pg.variance.settings.Settings`."""
     usual = Settings()
-    made = _Parser("sb3-pg variance", description=__doc__)
+    made = CommandParser("sb3-pg variance", description=__doc__)
     made.add_argument("--env", help="the environment's id")
     made.add_argument("--model", type=Path, help="a model's .zip; without one a new policy is measured")
     made.add_argument("--run", type=Path, help="a folder of checkpoints, each of which is measured")

@@ -254,6 +254,7 @@ class Laboratory:
         chosen = distinct([*self.estimators, *self.references.values()])
 
         def make(chunk: int) -> Arrays:
+            """A row a batch."""
             rows = []
             for number, batch in enumerate(self.measured_batches(chunk)):
                 gradients = self.gradients(self.policy, batch, chosen, batch.behaviour_log_prob)

@@ -136,6 +136,7 @@ def _forest(measurement: Measurement, palette: Palette) -> Figure:
 
 def _against_size(measurement: Measurement, palette: Palette) -> list[Block]:
     def figures(size: str, x_title: str, x: Callable[[CurvePoint], float]) -> list[Figure]:
+        """One a quantity."""
         return [
             Figure(
                 f"{name}_{size}",

@@ -169,6 +169,9 @@ def draw(results: Sequence[EstimatorResult], path: Path) -> None:
         x, y = [point.episodes for point in points], [e.value for e in estimates]
         left.errorbar(x, y, yerr=spread, label=estimator.name, capsize=2, linewidth=1)
     left.set(xscale="log", yscale="log", xlabel="episodes in a gradient", ylabel="variance (trace of the covariance)")
+    sizes = [point.episodes for point in results[0].curve]
+    left.set_xticks(sizes, [f"{size}" for size in sizes])
+    left.minorticks_off()
     left.legend(fontsize="small")
     for critic in ("model", "fitted"):
         chosen = [by_name[one.name] for one in BY_LAMBDA if one.critic == critic]

@@ -7,7 +7,7 @@ smaller of the two samples.
 
 Squared norms of expectations need an interval of their own, since where the norm is small they are far from normal, and
 a sample that gives one too small a value gives it too small an error too: :func:`score_interval`. Variances have theirs
-on the scale of their logarithm, :func:`log_scaled`: they are positive, and their samples are skewed.
+on the scale of their logarithm: they are positive, and their samples are skewed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from sb3_pg.variance.results import CurvePoint, Estimate, Summary
 CONFIDENCE = 0.95
 #: Fewer gradients than this give a point of the curve no interval that is worth the name.
 LEAST_GROUPS = 4
+#: Of what is finite.
+MAX_EXPONENT = 700.0
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
 
@@ -78,6 +80,14 @@ class Resampled:
         error = math.sqrt(variance) if variance >= 0 else math.nan
         half = student_quantile(min(self.n, self.m or self.n) - 1) * error
         return Estimate(value, error, value - half, value + half)
+
+    def positive(self, values: th.Tensor) -> Estimate:
+        """The same of a positive statistic: the interval is that of its logarithm."""
+        if not bool((values > 0).all()):
+            return self.estimate(values)
+        log = self.estimate(values.log())
+        value = float(values[0])
+        return Estimate(value, value * log.error, *(math.exp(min(end, MAX_EXPONENT)) for end in (log.low, log.high)))
 
 
 def _centred(products: th.Tensor) -> th.Tensor:
@@ -191,7 +201,7 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
     bias_estimate = rooted(squared(resampled.estimate(bias), products.spread()))
     return Summary(
         n=len(own),
-        variance=log_scaled(resampled.estimate(trace)),
+        variance=resampled.positive(trace),
         sq_norm=sq_norm_estimate,
         snr=wider(resampled.estimate(sq_norm / trace), sq_norm_estimate, float(trace[0])),
         pairwise_cosine=resampled.estimate(mean_pairwise_cosine(resampled.squares(unit), n)),
@@ -210,7 +220,7 @@ def log_scaled(estimate: Estimate) -> Estimate:
     """A positive estimate, with an interval that is symmetric about its logarithm: value * exp(+- half / value)."""
     if not estimate.value > 0:
         return estimate
-    factor = math.exp(min((estimate.high - estimate.value) / estimate.value, 700.0))
+    factor = math.exp(min((estimate.high - estimate.value) / estimate.value, MAX_EXPONENT))
     return replace(estimate, low=estimate.value / factor, high=estimate.value * factor)
 
 
@@ -221,7 +231,7 @@ def variance_ratio(own: th.Tensor, other: th.Tensor) -> Estimate:
     """
     resampled = Resampled(len(own), 0)
     traces, others = (moments(products, resampled)[0] for products in (own, other))
-    return log_scaled(resampled.estimate(traces / others))
+    return resampled.positive(traces / others)
 
 
 def squared(estimate: Estimate, spread: float) -> Estimate:

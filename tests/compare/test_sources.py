@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stable_baselines3 import PPO
@@ -21,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_zoo(made, [*ZOO, "0"], [*ZOO, "1"])
     for seed in (0, 1):
         learn(PPO, made / "script" / f"run_{seed}", seed=seed, n_steps=512, eval_freq=64)
-    options = {"eval_every": 128, "n_eval_episodes": 3, "progress": False}
+    options: dict[str, Any] = {"eval_every": 128, "n_eval_episodes": 3, "progress": False}
     run_grid("reinforce:n_envs=2:n_steps=64", ["CartPole-v1"], 2, made / "grid", 512, **options)
     return made
 

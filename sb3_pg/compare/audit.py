@@ -344,7 +344,7 @@ def _warned_of(row: Row) -> tuple[str, str]:
 def _contrast(row: Row, form: str = "{}") -> str:
     """``a2c 16 at once; the others 8 at once``: who is of the majority need not be named."""
     by_text: dict[str, list[str]] = {}
-    for name, short in _shortened(row).items():
+    for name, short in shortened(row).items():
         by_text.setdefault(short if short in (NOT_SAID, HAS_NONE) else form.format(short), []).append(name)
     groups = sorted(by_text.items(), key=lambda pair: len(pair[1]))
     text, most = groups[-1]
@@ -353,7 +353,7 @@ def _contrast(row: Row, form: str = "{}") -> str:
     return "; ".join(f"{', '.join(names)} {text}" for text, names in groups)
 
 
-def _shortened(row: Row) -> dict[str, str]:
+def shortened(row: Row) -> dict[str, str]:
     """Of a network its size says enough here, and of a normalization what is not the same."""
     if row.name == "network" and not row.is_mixed:
         return {name: text.partition(":")[0] for name, text in row.values.items()}

@@ -19,8 +19,8 @@ def verdict(analysis: Analysis) -> list[str]:
     iqm = {label: analysis.aggregates[label]["IQM"] for label in labels}
     order = sorted(labels, key=lambda label: -iqm[label].estimate)
     lines = [
-        f"Over {on}, highest interquartile mean of the final scores: **{order[0]}**, {_text(iqm[order[0]])} on a scale "
-        f"of {analysis.normalisation.name}; lowest: {order[-1]}, {_text(iqm[order[-1]])}."
+        f"Over {on}, highest interquartile mean of the final scores: **{order[0]}** ({_text(iqm[order[0]])}); lowest: "
+        f"{order[-1]} ({_text(iqm[order[-1]])}). The scale is {analysis.normalisation.name}."
     ]
     if not analysis.pairs:
         return [*lines, "One of them has a single run: who is better is not shown by it, and no interval is given."]
@@ -81,7 +81,7 @@ def unsupported(analysis: Analysis, warnings: Sequence[str]) -> list[str]:
 
 def _seeds_needed(count: int | None) -> str:
     """To two digits: more are not known of an estimate of an estimate."""
-    return "" if count is None else f"; to show it would take about {float(f'{count:.2g}'):,.0f} seeds"
+    return "" if count is None else f"; about {float(f'{count:.2g}'):,.0f} seeds would show it"
 
 
 def _turned(improvement: Interval) -> Interval:

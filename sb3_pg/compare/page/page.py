@@ -16,7 +16,8 @@ from sb3_pg.report import Block, Bullets, Code, Details, Notice, Page, Palette, 
 _LEGEND = (
     "In brackets: the probability that a run scores higher than one of the other algorithm on the same environment, "
     "with an interval that is corrected for the number of pairs. Better and worse are said where the interval leaves "
-    "out one half and a permutation test, corrected too, agrees at 5%."
+    "out one half and a permutation test, corrected too, agrees at 5%. How many seeds would show a difference is said "
+    "of one that is as large as it looks here."
 )
 
 

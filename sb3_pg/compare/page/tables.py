@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
-from math import isinf
+from math import isfinite, isinf
 
 from sb3_pg.compare.analysis import Analysis, Reach, TaskSummary
 from sb3_pg.compare.anchors import published
-from sb3_pg.compare.audit import Audit, EnvironmentAudit, Excess, Row, Trouble
+from sb3_pg.compare.audit import Audit, EnvironmentAudit, Excess, Row, Trouble, shortened
 from sb3_pg.compare.scores import METRICS
 from sb3_pg.report import Block, Bullets, Details, Paragraph, Table
 from sb3_pg.report.series import number, with_interval
@@ -26,13 +27,22 @@ def final_scores(analysis: Analysis, how: str) -> list[Table]:
         Table(
             f"{env_id}: final scores of {how}. Lowest and highest are single runs.{_of_failures(tasks)}",
             headers,
-            [_scores(one, headers[6:]) for one in tasks],
+            [_scores(one, headers[6:], fmt) for one in tasks],
             align="l" + "r" * (len(headers) - 1),
+            formats=("",) * 6 + (fmt,) * (len(headers) - 6),
             name=f"scores_{_stem(env_id)}",
         )
         for env_id, group in groupby(analysis.tasks, lambda one: one.env_id)
         for tasks in [list(group)]
+        for fmt in [_format(tasks)]
     ]
+
+
+def _format(tasks: Sequence[TaskSummary]) -> str:
+    """As many decimals for all of a table that its largest number has about four digits: columns align."""
+    scores = [score for one in tasks for score in (one.lowest, one.highest, *one.others.values()) if isfinite(score)]
+    largest = max((abs(score) for score in scores), default=0)
+    return ",.0f" if largest >= 1000 else ",.1f" if largest >= 100 else ",.2f" if largest >= 10 else ",.3f"
 
 
 def _of_failures(tasks: Sequence[TaskSummary]) -> str:
@@ -42,15 +52,15 @@ def _of_failures(tasks: Sequence[TaskSummary]) -> str:
     return f" A run that failed counts with the lowest of all, {number(lowest)}; {others} leave it out."
 
 
-def _scores(task: TaskSummary, others: Sequence[str]) -> list[str | float | None]:
+def _scores(task: TaskSummary, others: Sequence[str], fmt: str) -> list[str | float | None]:
     failed = f" ({task.n_failed} failed)" if task.n_failed else ""
     return [
         task.algorithm,
         f"{task.n_runs}{failed}",
-        with_interval(task.final.estimate, task.final.low, task.final.high),
-        number(task.iqm),
-        number(task.lowest),
-        number(task.highest),
+        with_interval(task.final.estimate, task.final.low, task.final.high, fmt),
+        format(task.iqm, fmt),
+        format(task.lowest, fmt),
+        format(task.highest, fmt),
         *(task.others[name] for name in others),
     ]
 
@@ -75,7 +85,7 @@ def reaches(analysis: Analysis) -> Table:
                 _median(one, one.steps),
                 _median(one, one.seconds),
             ]
-            for one in analysis.reaches
+            for one in sorted(analysis.reaches, key=lambda one: analysis.scores.env_ids.index(one.env_id))
         ],
         align="lrlrrr",
         name="reached",
@@ -87,9 +97,13 @@ def _median(reach: Reach, passages: Sequence[Passage]) -> str | None:
         return None
     median = reach.median(passages)
     if not isinstance(median, Interval):
-        return None if median is None else number(median)
-    high = "∞" if isinf(median.high) else number(median.high)
-    return f"{number(median.estimate)} [{number(median.low)}, {high}]"
+        return None if median is None else _time(median)
+    return f"{_time(median.estimate)} [{_time(median.low)}, {_time(median.high)}]"
+
+
+def _time(time: float) -> str:
+    """Steps, or seconds to hundredths."""
+    return "∞" if isinf(time) else number(round(time, 2))
 
 
 def anchors(env_ids: Sequence[str]) -> Table | None:
@@ -109,8 +123,16 @@ def equality(audit: Audit) -> list[Block]:
     blocks: list[Block] = []
     for environment in audit.environments:
         blocks.append(_seeds(environment))
-        if environment.differs:
-            blocks.append(_rows(environment, environment.differs, f"{environment.env_id}: what was not equal"))
+        # Nobody asks algorithms for the same hyperparameters, but all runs of one
+        own = [row for row in environment.differs if row.kind == "hyperparameter" and not row.is_mixed]
+        others = [row for row in environment.differs if row not in own]
+        if others:
+            short = [replace(row, values=shortened(row)) for row in others]
+            blocks.append(_rows(environment, short, f"{environment.env_id}: what was not equal"))
+        network = [row for row in others if row.name == "network"]
+        if network or own:
+            what = f"{environment.env_id}: networks and hyperparameters"
+            blocks.append(Details(what, [_rows(environment, [*network, *own], "What was not equal in them")]))
         if environment.unclear:
             unclear = _rows(environment, environment.unclear, "What some runs do not say")
             blocks.append(Details(f"{environment.env_id}: what is not known of all", [unclear]))

@@ -117,6 +117,7 @@ def test_runs_that_overshot_are_compared_at_equal_steps(record: MakeRecord) -> N
     """The last evaluation is after the last update, wherever that was: between two of them is a line."""
     over = np.array([0.0, 500.0, 1_500.0])
     runs = [record("ppo", "A-v0", seed, [0, 10, 20]) for seed in range(2)]
+    assert runs[1].evaluations is not None
     runs[1] = replace(runs[1], evaluations=replace(runs[1].evaluations, steps=over))
     (curve,) = learning_curves(runs)
     assert (curve.x[0], curve.x[-1]) == (0, 1_000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from stable_baselines3 import PPO
@@ -22,8 +21,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_zoo(made, [*ZOO, "0"], [*ZOO, "1"])
     for seed in (0, 1):
         learn(PPO, made / "script" / f"run_{seed}", seed=seed, n_steps=512, eval_freq=64)
-    options: dict[str, Any] = {"eval_every": 128, "n_eval_episodes": 3, "progress": False}
-    run_grid("reinforce:n_envs=2:n_steps=64", ["CartPole-v1"], 2, made / "grid", 512, **options)
+    ours, out = "reinforce:n_envs=2:n_steps=64", made / "grid"
+    run_grid(ours, ["CartPole-v1"], 2, out, 512, eval_every=128, n_eval_episodes=3, progress=False)
     return made
 
 
@@ -44,4 +43,4 @@ def test_one_report_over_all(folder: Path, tmp_path: Path) -> None:
     assert all(f"**{name}**: " in text for name in ("a2c", "mine", "ours"))
     scores = json.loads(path.with_name("scores.json").read_text())["scores"]
     assert all(score["final"] is not None and score["training"] is not None for score in scores)
-    assert "train.py --algo a2c" in text
+    assert "6 runs: 3 algorithms, 1 environment, 512 environment steps" in text

@@ -142,6 +142,11 @@ def _audit(palette: Palette) -> Section:
         "Audit",
         [
             Details("Three runs failed", [Code(trace), Figure("folded", folded, "A figure that is folded away.")]),
+            Table(
+                "A table that is wider than paper.",
+                ["", *NAMES, "one more"],
+                [[name, *["mlp_extractor.policy_net.0 64x4, mlp_extractor.value_net.0 64x4"] * 6] for name in NAMES],
+            ),
             Paragraph("To make this page again:"),
             Code(command),
         ],

@@ -169,6 +169,27 @@ def test_what_is_folded_away_is_drawn_when_it_is_opened_and_printed(open_report:
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
+def test_on_paper_tables_fit_and_pictures_stay_with_their_captions(open_report: Open) -> None:
+    """Paper cannot be scrolled; and captions that hold on to what follows would chain all figures to one another."""
+    page = open_report((680, 900))
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") == 680
+    tables = "all => all.map(table => table.getBoundingClientRect().right)"
+    assert max(page.locator("table").evaluate_all(tables)) <= 680
+    breaks = "all => all.map(caption => getComputedStyle(caption).breakAfter)"
+    assert set(page.locator("figure:not(.table) figcaption").evaluate_all(breaks)) == {"auto"}
+
+
+def test_a_row_keeps_its_name_however_far_one_scrolls(open_report: Open) -> None:
+    page = open_report(PHONE)
+    box = page.locator(".scroll", has_text="mlp_extractor").first
+    name = box.locator("tbody th").first
+    before = name.bounding_box()["x"]
+    box.evaluate("box => box.scrollLeft = 200")
+    assert box.evaluate("box => box.scrollLeft") == 200
+    assert name.bounding_box()["x"] == before
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_without_javascript_the_pictures_are_those_of_the_file(open_report: Open, scheme: str) -> None:
     page = open_report(java_script_enabled=False, color_scheme=scheme)
@@ -185,6 +206,7 @@ def test_what_is_in_sight_is_drawn_first(open_report: Open) -> None:
     """The others while nothing else is to be done, and at once when the page is printed; their pictures are there."""
     never = "window.requestIdleCallback = () => 0"
     page = open_report((800, 300), before=never, waits=False)
+    page.locator("#figure-learning_curves .panel").first.scroll_into_view_if_needed()
     page.locator("#figure-learning_curves .vega-embed svg").first.wait_for()
     assert page.locator(".panel .vega-embed").count() < PANELS
     assert page.locator(".panel .picture svg").count() >= PANELS

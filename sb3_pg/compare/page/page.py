@@ -46,10 +46,13 @@ def comparison_page(
         sections.append(Section("What the algorithms logged", diagnostics))
     sections.append(Section("What was equal and what was not", _audit(records, audit)))
     sections.append(Section("Commands", _commands(records, command)))
-    n_runs = (
-        f"{len(records)} runs: {len(analysis.scores.labels)} algorithms, {len(analysis.scores.env_ids)} environments"
-    )
-    return Page(title, f"{n_runs}, {_budgets(records)}", sections)
+    labels, env_ids = analysis.scores.labels, analysis.scores.env_ids
+    counts = f"{_count(records, 'run')}: {_count(labels, 'algorithm')}, {_count(env_ids, 'environment')}"
+    return Page(title, f"{counts}, {_budgets(records)}", sections)
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def _budgets(records: Sequence[Record]) -> str:

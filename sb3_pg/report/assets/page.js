@@ -45,10 +45,11 @@
   }
 
   // Dozens of pictures at once would hold up the page for seconds: those in sight come first, the others one by one
-  // while nothing else is to be done. Until then a panel shows the picture of the file. What is folded away has no width.
+  // while nothing else is to be done, and what is folded away once it is opened. Until then a panel shows the picture of
+  // the file.
   const panels = [...document.querySelectorAll(".panel")];
   const drawn = new Map();
-  const isWaiting = (panel) => !drawn.has(panel) && panel.querySelector(".picture").clientWidth > 0;
+  const isWaiting = (panel) => !drawn.has(panel) && !panel.closest("details:not([open])");
   const draw = (panel) => drawn.set(panel, embed(panel.querySelector(".picture"), panel)).get(panel);
   const idle = window.requestIdleCallback ?? ((then) => setTimeout(then, 50));
   async function drawRest() {

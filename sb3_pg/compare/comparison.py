@@ -16,6 +16,7 @@ import gymnasium
 from sb3_pg.compare.analysis import Analysis, analyse
 from sb3_pg.compare.audit import Audit, audit
 from sb3_pg.compare.grid import Contender, run_grid
+from sb3_pg.compare.invocation import as_seen_from_here
 from sb3_pg.compare.page import comparison_page
 from sb3_pg.compare.reading import read_runs
 from sb3_pg.compare.records import Record
@@ -166,7 +167,7 @@ def _scores(record: Record) -> dict[str, Any]:
         "budget": record.budget,
         **{metric: score(record, metric) for metric in METRICS},
         "error": error,
-        "folder": str(record.folder),
+        "folder": as_seen_from_here(record.folder),
     }
 
 

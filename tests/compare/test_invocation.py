@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from sb3_pg.compare.invocation import as_typed
+from sb3_pg.compare.invocation import as_seen_from_here, as_typed
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,9 @@ from sb3_pg.compare.invocation import as_typed
 )
 def test_ours_is_shown_as_it_was_typed_and_others_whole(words: list[str], typed: str) -> None:
     assert " ".join(as_typed(words)) == typed
+
+
+def test_a_folder_is_shown_as_it_is_seen_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert as_seen_from_here(tmp_path / "runs" / "a") == "runs/a"
+    assert as_seen_from_here(tmp_path.parent / "elsewhere") == str(tmp_path.parent / "elsewhere")

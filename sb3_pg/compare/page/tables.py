@@ -10,6 +10,7 @@ from math import isfinite, isinf
 from sb3_pg.compare.analysis import Analysis, Reach, TaskSummary
 from sb3_pg.compare.anchors import published
 from sb3_pg.compare.audit import Audit, EnvironmentAudit, Excess, Row, Trouble, shortened
+from sb3_pg.compare.invocation import as_seen_from_here
 from sb3_pg.compare.scores import METRICS
 from sb3_pg.report import Block, Bullets, Details, Paragraph, Table
 from sb3_pg.report.series import number, with_interval
@@ -182,7 +183,13 @@ def troubles(found: Sequence[Trouble], caption: str) -> Table:
         caption,
         ["algorithm", "environment", "seed", "what", "folder"],
         [
-            [one.algorithm, one.env_id, "?" if one.seed is None else str(one.seed), one.what, str(one.folder)]
+            [
+                one.algorithm,
+                one.env_id,
+                "?" if one.seed is None else str(one.seed),
+                one.what,
+                as_seen_from_here(one.folder),
+            ]
             for one in found
         ],
     )

@@ -108,7 +108,7 @@ def intervals(
             for one in own
         ]
         names = _in_order((one.series for one in own), palette)
-        y = alt.Y("series:N", title=None, sort=names, axis=alt.Axis(domain=False, ticks=False, labelLimit=180))
+        y = alt.Y("series:N", title=None, sort=names, axis=alt.Axis(domain=False, ticks=False, labelLimit=200))
         base = layers.chart(rows, datasets).encode(y=y, color=layers.color(palette, ()))
         bar = base.mark_bar(height=10).encode(x=axes.x("low"), x2="high:Q", opacity=layers.opacity(0.35))
         drawn = [

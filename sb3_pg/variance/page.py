@@ -124,7 +124,7 @@ def _forest(measurement: Measurement, palette: Palette) -> Figure:
     """All estimators beside each other, the best on top."""
     metrics: tuple[tuple[str, Callable[[Summary], Estimate]], ...] = (
         ("signal-to-noise ratio", lambda summary: summary.snr),
-        ("cosine of two gradients", lambda summary: summary.pairwise_cosine),
+        ("pairwise cosine", lambda summary: summary.pairwise_cosine),
     )
     shown = [(title, one.name, pick(one.whole)) for title, pick in metrics for one in measurement.estimators]
     return Figure(

@@ -204,8 +204,8 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
         variance=resampled.positive(trace),
         sq_norm=sq_norm_estimate,
         snr=wider(resampled.estimate(sq_norm / trace), sq_norm_estimate, float(trace[0])),
-        pairwise_cosine=resampled.estimate(mean_pairwise_cosine(resampled.squares(unit), n)),
-        reference_cosine=resampled.estimate(cosines),
+        pairwise_cosine=as_cosine(resampled.estimate(mean_pairwise_cosine(resampled.squares(unit), n))),
+        reference_cosine=as_cosine(resampled.estimate(cosines)),
         direction=resampled.estimate(together / (sq_norm * of_reference).sqrt()),
         bias=bias_estimate,
         relative_bias=wider(
@@ -214,6 +214,11 @@ def summarise(products: Products, keeps_scale: bool = True) -> Summary:
             root(float(of_reference[0])),
         ),
     )
+
+
+def as_cosine(estimate: Estimate) -> Estimate:
+    """With an interval that does not reach beyond what a cosine can be."""
+    return replace(estimate, low=max(estimate.low, -1.0), high=min(estimate.high, 1.0))
 
 
 def log_scaled(estimate: Estimate) -> Estimate:

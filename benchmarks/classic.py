@@ -1,8 +1,8 @@
 """Our three algorithms, A2C, PPO and TRPO on the five tasks of classic control: ``python -m benchmarks.classic``.
 
 All of them with their configurations in the RL Zoo or in ``zoo_configs/``, at an equal budget, on seeds that nothing
-was chosen by. 300 runs, about two hours on two cores; interrupted, it goes on where it stopped. The page is
-``docs/results/classic.md``, and the report ``docs/results/classic/report.html``.
+was chosen by. 300 runs, 99 minutes on two cores beside other programs; interrupted, it goes on where it stopped. The
+page is ``docs/results/classic.md``, and the report ``docs/results/classic/report.html``.
 """
 
 from __future__ import annotations

@@ -70,8 +70,7 @@ def frozen_model() -> PPO:
 
 def ratio(stage: Stage, lower: Estimator, higher: Estimator) -> Estimate:
     """Of their variances, on the same batches."""
-    own, its = (stage.column(f"raw/{one.name}").double() for one in (lower, higher))
-    return variance_ratio(own @ own.T, its @ its.T)
+    return variance_ratio(*(stage.column(f"raw/{one.name}") for one in (lower, higher)))
 
 
 def text_of(one: Estimate, digits: int = 3) -> str:

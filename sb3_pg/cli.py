@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sb3_pg.zoo.__main__ import main as zoo
+from sb3_pg.zoo.errors import one_line
 
 #: The modules whose ``main(argv)`` runs a command, and the extra that has what they import.
 OWN = {"compare": "sb3_pg.compare.command", "variance": "sb3_pg.variance.command"}
@@ -34,7 +35,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
         )
         return 1
     except (ValueError, OSError) as error:
-        print(f"sb3-pg {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"sb3-pg {name}: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"sb3-pg {name}: interrupted; the same command goes on where it stopped", file=sys.stderr)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sb3_pg.report import Block, Bullets, Code, Figure, Page, Palette, Section, Table, charts
-from sb3_pg.report.series import Curve, with_interval
-from sb3_pg.variance.page import curve_of, family_of, names_best_first
+from sb3_pg.report.series import Curve
+from sb3_pg.variance.page import best_first, curve_of, family_of, text_of
 from sb3_pg.variance.results import Estimate, EstimatorResult, Measurement
 
 X_TITLE = "environment steps that the policy has learned from"
@@ -25,7 +25,7 @@ def checkpoints_page(measurements: Sequence[Measurement], command: str = "") -> 
     """
     ordered = sorted(measurements, key=lambda one: one.steps)
     last = ordered[-1]
-    palette = Palette(names_best_first(last.estimators))
+    palette = Palette([one.name for one in best_first(last.estimators)])
     sections = [
         Section("The policy", [_returns(ordered), _table(ordered)]),
         Section("Estimators", [_figure(ordered, palette, *quantity) for quantity in QUANTITIES]),
@@ -51,10 +51,10 @@ def _table(ordered: Sequence[Measurement]) -> Block:
     remarks = [f"{one.steps:,} steps: {remark}" for one in ordered for remark in one.remarks]
     rows = []
     for one in ordered:
-        best = max(one.estimators, key=lambda result: _or_lowest(result.whole.snr.value))
+        best = best_first(one.estimators)[0]
         reference = one.references["undiscounted"]
-        cells = [_text(one.mean_return), _text(reference.norm), f"{reference.half_cosine:.3f}", best.name]
-        rows.append([f"{one.steps:,}", *cells, _text(best.whole.snr), _text(best.noise_scale)])
+        cells = [text_of(one.mean_return), text_of(reference.norm), f"{reference.half_cosine:.3f}", best.name]
+        rows.append([f"{one.steps:,}", *cells, text_of(best.whole.snr), text_of(best.noise_scale)])
     heads = ["steps", "return", "norm of the gradient", "cosine of its halves", "most signal by", "SNR", "noise scale"]
     table = Table("Each checkpoint, and the estimator with the most signal there.", heads, rows, align="rrrrlrr")
     return Section("Numbers", [table, *([Bullets(remarks)] if remarks else [])])
@@ -93,11 +93,3 @@ def _critics(ordered: Sequence[Measurement]) -> Figure:
     ]
     drawn = charts.learning_curves(curves, Palette(names), x_title=X_TITLE, y_title="explained variance")
     return Figure("critics", drawn, "How well critics explain the rewards-to-go of episodes that they have not seen.")
-
-
-def _text(one: Estimate) -> str:
-    return with_interval(one.value, one.low, one.high)
-
-
-def _or_lowest(value: float) -> float:
-    return value if value == value else float("-inf")

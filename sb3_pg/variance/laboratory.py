@@ -65,8 +65,6 @@ from sb3_pg.variance.store import Arrays, Progress, Stage, Store, fingerprint_of
 
 #: Independent streams of random numbers; those of the drifts follow.
 STREAMS = ("measure", "reference", "critic", "landscape", "drift")
-
-
 #: Of observations that are kept rather than played again.
 KEPT_BYTES = 2**28
 
@@ -105,11 +103,8 @@ class Laboratory:
         self.references: dict[str, Estimator] = references(self.gamma)
         self.player = self._player(self.policy)
         self.store = Store(folder, self._base(), progress)
-        self._parameters: dict[str, th.nn.Parameter] | None = None
-        self._critics: dict[str, Critic] | None = None
         self._played: dict[int, list[EpisodeBatch]] = {}
         self._kept_bytes = 0
-        self.fit: Fit | None = None
 
     def aim_of(self, estimator: Estimator) -> Aim:
         """The objective that it is compared with."""
@@ -172,33 +167,31 @@ class Laboratory:
             self._kept_bytes += sum(map(n_bytes, batches))
         return batches
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, th.nn.Parameter]:
         """Those of the actor, of the copy that is measured."""
-        if self._parameters is None:
-            batch = self.play(STREAMS.index("critic"), 0, n_batches=1)[0]
-            self._parameters = acting_parameters(self.policy, batch)
-        return self._parameters
+        return acting_parameters(self.policy, self.play(STREAMS.index("critic"), 0, n_batches=1)[0])
 
-    @property
+    @cached_property
     def critics(self) -> dict[str, Critic]:
         """By name; the well-fitted one is fitted when an estimator asks for it."""
-        if self._critics is None:
-            self._critics = {"zero": zero_critic()}
-            if self.has_critic:
-                self._critics["model"] = critic_of(self.policy)
-            if self.fits_critic:
-                self.fit = self._fitted()
-                self._critics["fitted"] = self.fit.critic
-        return self._critics
+        critics = {"zero": zero_critic()}
+        if self.has_critic:
+            critics["model"] = critic_of(self.policy)
+        if self.fit is not None:
+            critics["fitted"] = self.fit.critic
+        return critics
 
     @property
     def fits_critic(self) -> bool:
         """Whether an estimator wants the well-fitted critic."""
         return any(one.uses_critic and one.critic == "fitted" for one in self.estimators)
 
-    def _fitted(self) -> Fit:
-        """On episodes that nothing else is measured on."""
+    @cached_property
+    def fit(self) -> Fit | None:
+        """The well-fitted critic, on episodes that nothing else is measured on; None where nobody wants it."""
+        if not self.fits_critic:
+            return None
         stream, n = STREAMS.index("critic"), self.settings.critic_batches
 
         def make(_: int) -> Arrays:

@@ -222,7 +222,7 @@ def result_of(lab: Laboratory, estimator: Estimator, measured: Stage, compared: 
         result = replace(
             result,
             paired_bias=norm_of_expectation(apart @ apart.T),
-            paired_variance=variance_ratio(gradients @ gradients.T, unbiased @ unbiased.T),
+            paired_variance=variance_ratio(gradients, unbiased),
         )
 
     def after(transform: str) -> Summary | None:

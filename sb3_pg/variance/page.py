@@ -42,7 +42,7 @@ AGAINST_SIZE: tuple[tuple[str, str, str, bool], ...] = (
 
 def measurement_page(measurement: Measurement, command: str = "") -> Page:
     """The measurement of one policy, the answer first."""
-    palette = Palette(names_best_first(measurement.estimators))
+    palette = Palette([one.name for one in best_first(measurement.estimators)])
     facts = measurement.facts
     sections = [
         Section("Result", _result(measurement, palette)),
@@ -66,18 +66,18 @@ def measurement_page(measurement: Measurement, command: str = "") -> Page:
 
 
 def _result(measurement: Measurement, palette: Palette) -> list[Block]:
-    best = max(measurement.estimators, key=lambda one: _or(one.whole.snr.value))
+    best = best_first(measurement.estimators)[0]
     worst = min(measurement.estimators, key=lambda one: _or(one.whole.snr.value, float("inf")))
     episodes = measurement.settings["episodes"]
     blocks: list[Block] = [
         Paragraph(
-            f"Highest signal-to-noise ratio with {episodes} episodes: **{best.name}**, {_text(best.whole.snr)}; "
-            f"lowest: {worst.name}, {_text(worst.whole.snr)}. From the noise scale of {best.name}, a batch of about "
-            f"{_text(best.noise_scale)} episodes has as much signal as noise."
+            f"Highest signal-to-noise ratio with {episodes} episodes: **{best.name}**, {text_of(best.whole.snr)}; "
+            f"lowest: {worst.name}, {text_of(worst.whole.snr)}. From the noise scale of {best.name}, a batch of about "
+            f"{text_of(best.noise_scale)} episodes has as much signal as noise."
         ),
         Bullets(
             [
-                f"Reference ({name}): {one.episodes:,} episodes, norm {_text(one.norm)}; its halves agree with a "
+                f"Reference ({name}): {one.episodes:,} episodes, norm {text_of(one.norm)}; its halves agree with a "
                 f"cosine of {one.half_cosine:.3f}, and what is nearer to it than {one.half_distance:.3g} is noise."
                 for name, one in measurement.references.items()
             ]
@@ -101,7 +101,7 @@ def _table(estimators: Sequence[EstimatorResult]) -> Table:
             [
                 one.name,
                 *(
-                    _text(column)
+                    text_of(column)
                     for column in (
                         one.whole.variance,
                         one.paired_variance,
@@ -113,7 +113,7 @@ def _table(estimators: Sequence[EstimatorResult]) -> Table:
                     )
                 ),
             ]
-            for one in _best_first(estimators)
+            for one in best_first(estimators)
         ],
         align="l" + "r" * len(heads),
         name="estimators",
@@ -169,12 +169,8 @@ def family_of(result: EstimatorResult) -> str:
     return "without a critic" if critic == "zero" else f"with the {critic} critic"
 
 
-def names_best_first(estimators: Sequence[EstimatorResult]) -> list[str]:
+def best_first(estimators: Sequence[EstimatorResult]) -> list[EstimatorResult]:
     """By their signal-to-noise ratio."""
-    return [one.name for one in _best_first(estimators)]
-
-
-def _best_first(estimators: Sequence[EstimatorResult]) -> list[EstimatorResult]:
     return sorted(estimators, key=lambda one: -_or(one.whole.snr.value))
 
 
@@ -196,7 +192,7 @@ def _layers(measurement: Measurement) -> Table:
         "Signal-to-noise ratio of each layer's part of the gradient, with 95% intervals.",
         ["estimator", *names],
         [
-            [one.name, *(_text(one.layers[name].snr) if name in one.layers else None for name in names)]
+            [one.name, *(text_of(one.layers[name].snr) if name in one.layers else None for name in names)]
             for one in measurement.estimators
         ],
         name="layers",
@@ -217,7 +213,7 @@ def _transformed(measurement: Measurement) -> Table | None:
     for one in measurement.estimators:
         summaries = [pick(one) for _, pick in kinds]
         cells = [
-            None if summary is None else _text(column(summary))
+            None if summary is None else text_of(column(summary))
             for summary in summaries
             for column in (lambda found: found.snr, lambda found: found.pairwise_cosine)
         ]
@@ -261,7 +257,7 @@ def _drift(measurement: Measurement) -> list[Block]:
             [
                 [
                     one.name,
-                    *(_text(x) for x in (one.whole.variance, one.whole.reference_cosine, one.whole.relative_bias)),
+                    *(text_of(x) for x in (one.whole.variance, one.whole.reference_cosine, one.whole.relative_bias)),
                 ]
                 for one in drift.estimators
             ],
@@ -298,14 +294,15 @@ def _facts(measurement: Measurement, command: str) -> list[Block]:
     critics = Table(
         "How well critics explain the rewards-to-go of episodes that they have not seen.",
         ["critic", "explained variance", "passes of its fit"],
-        [[one.name, _text(one.explained_variance), str(one.passes)] for one in measurement.critics],
+        [[one.name, text_of(one.explained_variance), str(one.passes)] for one in measurement.critics],
         align="lrr",
     )
     blocks: list[Block] = [critics, Table("The policy, the environment and what was asked.", ["", ""], rows)]
     return [*blocks, Code(command)] if command else blocks
 
 
-def _text(one: Estimate) -> str:
+def text_of(one: Estimate) -> str:
+    """With its interval; a dash where there is nothing to say."""
     return with_interval(one.value, one.low, one.high) if one.value == one.value else "–"  # noqa: RUF001
 
 

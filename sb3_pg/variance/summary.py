@@ -229,14 +229,14 @@ def log_scaled(estimate: Estimate) -> Estimate:
     return replace(estimate, low=estimate.value / factor, high=estimate.value * factor)
 
 
-def variance_ratio(own: th.Tensor, other: th.Tensor) -> Estimate:
+def variance_ratio(gradients: th.Tensor, others: th.Tensor) -> Estimate:
     """tr Cov of one estimator over that of another on the same batches, which makes its interval a short one.
 
-    :param own, other: ``(n, n)`` inner products of the gradients of each
+    :param gradients, others: ``(n, n_parameters)`` of each
     """
-    resampled = Resampled(len(own), 0)
-    traces, others = (moments(products, resampled)[0] for products in (own, other))
-    return resampled.positive(traces / others)
+    resampled = Resampled(len(gradients), 0)
+    trace, other = (moments(one @ one.T, resampled)[0] for one in (gradients.double(), others.double()))
+    return resampled.positive(trace / other)
 
 
 def squared(estimate: Estimate, spread: float) -> Estimate:

@@ -21,7 +21,7 @@ from sb3_pg.policies.stock import is_stock
 from sb3_pg.update.natural_gradient import FisherMatrix, make_natural
 from tests.helpers.environments import diary
 from tests.helpers.models import JOINT_CRITIC, OWN_CRITIC, TINY, every_algorithm, make
-from tests.helpers.recording import log_to_memory
+from tests.helpers.recording import Batches, log_to_memory
 from tests.helpers.spies import replace_everywhere
 
 BOX = spaces.Box(-1, 1, (2,))
@@ -239,11 +239,19 @@ def test_a_distribution_of_the_user_s(algorithm: Any, policy: Any) -> None:
     assert changed(model, before) == before.keys()
 
 
-def test_no_natural_gradient_without_a_divergence() -> None:
-    model = make(VanillaPG, diary(2, action_space=BOX), policy=PlainBeta, **OWN_CRITIC, natural_gradient=True)
-    with pytest.raises(ValueError, match="natural_gradient=False"):
-        model.learn(64)
-    make(VanillaPG, diary(2, action_space=BOX), policy=BetaPolicy, **OWN_CRITIC, natural_gradient=True).learn(64)
+def test_the_fisher_matrix_of_a_distribution_without_a_divergence() -> None:
+    """The mean of s s^T over the actions of the batch, s their score."""
+    seen = Batches()
+    model = make(VanillaPG, diary(2, action_space=BOX), policy=PlainBeta, **OWN_CRITIC).learn(32, callback=seen)
+    (batch,) = seen.updates
+    fisher, policy = FisherMatrix(model.policy, batch), model.policy
+    scores = []
+    for row in range(batch.n_rows):
+        steps = batch.at(slice(row, row + 1))
+        log_prob = policy.evaluate_actions(steps.observations, steps.actions)[1]
+        scores.append(th.cat([part.flatten() for part in th.autograd.grad(log_prob.sum(), fisher.parameters)]))
+    vector, matrix = th.randn(len(scores[0])), th.stack(scores)
+    th.testing.assert_close(fisher.product(vector), matrix.T @ (matrix @ vector) / batch.n_rows, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_reused_batches", [0, 2])

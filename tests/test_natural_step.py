@@ -268,15 +268,41 @@ def test_plain_steps_suit_the_actor_alone() -> None:
     """Where SGD steps along the natural gradient because nobody asked for another, the critic has Adam."""
     natural = make(VanillaPG, diary(), **OWN_CRITIC, natural_gradient=True)
     assert type(natural.policy.optimizer) is th.optim.SGD and type(natural.value_optimizer) is th.optim.Adam
-    plain = make(VanillaPG, diary(), **OWN_CRITIC)
+    plain = make(VanillaPG, diary(), **OWN_CRITIC, natural_gradient=False)
     assert type(plain.policy.optimizer) is type(plain.value_optimizer) is th.optim.Adam
     rms = {"optimizer_class": th.optim.RMSprop}
     other = make(VanillaPG, diary(), **OWN_CRITIC, natural_gradient=True, policy_kwargs=rms)
     assert type(other.policy.optimizer) is type(other.value_optimizer) is th.optim.RMSprop
 
 
+ADAM: dict[str, Any] = {"policy_kwargs": {"optimizer_class": th.optim.Adam}}
+STEPS: list[tuple[dict[str, Any], tuple[bool, float | None, float]]] = [
+    ({}, (True, 0.01, 1.0)),
+    ({"target_kl": 0.05}, (True, 0.05, 1.0)),
+    ({"target_kl": 0.05, "learning_rate": 0.5}, (True, 0.05, 0.5)),
+    ({"baseline": "time_leave_one_out"}, (True, 0.01, 1.0)),
+    # What says how long a plain step is asks for one
+    ({"learning_rate": 0.001}, (False, None, 0.001)),
+    (ADAM, (False, None, 3e-3)),
+    ({"policy_kwargs": {"optimizer_kwargs": {"eps": 1e-5}}}, (False, None, 3e-3)),
+    ({"value_learning_rate": None}, (False, None, 3e-3)),
+    ({"natural_gradient": False}, (False, None, 3e-3)),
+    # And a natural one that is not asked to have a length has that of its direction
+    ({"natural_gradient": True}, (True, None, 0.3)),
+    ({"natural_gradient": True, **ADAM}, (True, None, 3e-3)),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), STEPS)
+def test_the_step_is_scaled_unless_its_length_is_given(
+    arguments: dict[str, Any], expected: tuple[bool, float | None, float]
+) -> None:
+    model = VanillaPG("MlpPolicy", "CartPole-v1", device="cpu", **arguments)
+    assert (model.natural_gradient, model.target_kl, model.learning_rate) == expected
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"target_kl": 0.01}, "target_kl=0.01 .*natural_gradient=True.*OffPolicyISPG"),
+    ({"target_kl": 0.01, "natural_gradient": False}, "target_kl=0.01 .*natural_gradient=True.*OffPolicyISPG"),
     ({**BOUNDED, "policy_kwargs": {"optimizer_class": th.optim.Adam}}, "target_kl=0.01 .*optimizer_class"),
     ({**BOUNDED, "target_kl": 0}, "target_kl must be a number > 0"),
     ({**BOUNDED, "line_search_max_iter": -1}, "line_search_max_iter must be an integer >= 0"),

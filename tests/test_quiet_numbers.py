@@ -227,7 +227,8 @@ def test_the_natural_gradient_has_a_rate_of_its_own_with_plain_steps() -> None:
         return VanillaPG("MlpPolicy", "CartPole-v1", device="cpu", **arguments).learning_rate
 
     sgd, adam = ({"optimizer_class": one} for one in (th.optim.SGD, th.optim.Adam))
-    assert rate() == rate(policy_kwargs=sgd) == rate(natural_gradient=True, policy_kwargs=adam) == 3e-3
+    assert rate(natural_gradient=False) == rate(policy_kwargs=sgd) == 3e-3
+    assert rate(natural_gradient=True, policy_kwargs=adam) == 3e-3
     assert rate(natural_gradient=True) == rate(natural_gradient=True, policy_kwargs=sgd) == 0.3
     assert rate(natural_gradient=True, learning_rate=0.1) == 0.1
 

@@ -81,8 +81,9 @@ TAKES_NONE = {
     *("min_ess", "max_grad_norm", "target_kl", "max_weight", "rollout_buffer_class", "rollout_buffer_kwargs"),
     *("policy_kwargs", "tensorboard_log"),
 }
-#: None means what suits the other arguments, in all algorithms but REINFORCE, which has one value for all of them.
-SUITS = {"returns", "incomplete_episodes", "bootstrap_truncated", "n_value_updates", "learning_rate"}
+#: None means what suits the other arguments, or the environments; some only in algorithms that have a critic.
+SUITS = {"returns", "incomplete_episodes", "bootstrap_truncated", "n_value_updates", "learning_rate", "n_steps"}
+SUITS |= {"natural_gradient"}
 
 
 def names_of(algorithm: Algorithm) -> list[str]:

@@ -31,8 +31,17 @@ from sb3_pg.estimators import BATCH_BASELINES, LossReduction
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 
 BASELINES = ("none", *BATCH_BASELINES, "optimal", "value")
-#: The learning rate of a critic's own optimizer, where an algorithm has one by default.
-VALUE_LEARNING_RATE = 3e-3
+#: Steps of an iteration in all environments together, where an algorithm is not told how many each shall take, and the
+#: fewest for each of them: with very many environments episodes would be cut into pieces of a few steps.
+BATCH_STEPS, FEWEST_STEPS = 2048, 64
+
+
+class Default(int):
+    """A whole number that nobody but this package can give: a default that means nothing without a critic."""
+
+
+#: The learning rate of a critic's own optimizer, where an algorithm has one by default, and the rows of its steps.
+VALUE_LEARNING_RATE, VALUE_BATCH_SIZE = 1e-3, Default(256)
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,17 @@ def critic_defaults(uses_critic: bool, has_own_optimizer: bool) -> CriticDefault
     return CriticDefaults("gae", "bootstrap", bootstrap_truncated=True, n_value_updates=10 if has_own_optimizer else 1)
 
 
-def without_critic(value_learning_rate: Any) -> Any:
-    """The default rate of a critic's own optimizer means none where there is no critic.
+def without_critic(argument: Any) -> Any:
+    """The default of an argument of a critic's own optimizer means None where there is no such optimizer.
 
-    The very object: a user's 3e-3 is another one, and is refused like any rate for a critic that is not there.
+    The very object: a user's 1e-3 or 256 is another one, and is refused like any that has nothing to say.
     """
-    return None if value_learning_rate is VALUE_LEARNING_RATE else value_learning_rate
+    return None if argument is VALUE_LEARNING_RATE or argument is VALUE_BATCH_SIZE else argument
+
+
+def steps_for(n_envs: int) -> int:
+    """Steps of each environment in an iteration, unless the user says how many."""
+    return max(BATCH_STEPS // n_envs, FEWEST_STEPS)
 
 
 def check_sb3s(

@@ -36,6 +36,7 @@ from sb3_pg.common.arguments import (
     check_schedules,
     check_switches,
     critic_defaults,
+    steps_for,
     without_critic,
 )
 from sb3_pg.common.trainer import Trainer
@@ -56,7 +57,8 @@ class PolicyGradientAlgorithm(Trainer):
         without otherwise; one that takes action masks if the environment has ``action_masks()``), or a policy class
     :param env: the environment, or its id
     :param learning_rate: a number, or a function of the progress remaining (from 1 to 0)
-    :param n_steps: steps of each environment per iteration, a hard cap with ``n_episodes``
+    :param n_steps: steps of each environment per iteration, a hard cap with ``n_episodes``; None: 2,048 shared out
+        among the environments, at least 64 each
     :param gamma: discount factor, in [0, 1]
     :param gae_lambda: lambda of ``returns="gae"``, in [0, 1]
     :param ent_coef: entropy coefficient, a number or a function of the progress remaining
@@ -122,7 +124,7 @@ class PolicyGradientAlgorithm(Trainer):
         env: GymEnv | str,
         *,
         learning_rate: float | Schedule,
-        n_steps: int,
+        n_steps: int | None,
         gamma: float,
         ent_coef: float | Schedule,
         vf_coef: float,
@@ -157,7 +159,7 @@ class PolicyGradientAlgorithm(Trainer):
             policy,
             env,
             learning_rate=learning_rate,
-            n_steps=n_steps,
+            n_steps=n_steps,  # None becomes a number below, before anything reads it
             gamma=gamma,
             gae_lambda=gae_lambda,
             ent_coef=ent_coef,
@@ -178,18 +180,21 @@ class PolicyGradientAlgorithm(Trainer):
         self.discount_gradient = discount_gradient
         self.loss_reduction: LossReduction = loss_reduction
         self.value_learning_rate = value_learning_rate if self.uses_critic else without_critic(value_learning_rate)
-        defaults = critic_defaults(self.uses_critic, self.value_learning_rate is not None)
+        has_own_optimizer = self.value_learning_rate is not None
+        defaults = critic_defaults(self.uses_critic, has_own_optimizer)
         self.returns: Returns = defaults.returns if returns is None else returns
         self.incomplete_episodes: IncompleteEpisodes = (
             defaults.incomplete_episodes if incomplete_episodes is None else incomplete_episodes
         )
         self.bootstrap_truncated = defaults.bootstrap_truncated if bootstrap_truncated is None else bootstrap_truncated
         self.n_value_updates = defaults.n_value_updates if n_value_updates is None else n_value_updates
-        self.value_batch_size = value_batch_size
+        has_no_critic = not (self.uses_critic and has_own_optimizer)
+        self.value_batch_size = without_critic(value_batch_size) if has_no_critic else value_batch_size
         self.micro_batch_size = micro_batch_size
         self.log_gradient_variance = log_gradient_variance
         if env is not None:
             check_quota(n_episodes, self.n_envs)
+            self.n_steps = steps_for(self.n_envs) if n_steps is None else n_steps
         if _init_setup_model:
             self._setup_model()
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_pg.common.arguments import VALUE_LEARNING_RATE, check_switches
+from sb3_pg.common.arguments import VALUE_BATCH_SIZE, VALUE_LEARNING_RATE, check_switches
 from sb3_pg.data.batch import Baseline, Credit, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_positive, check_schedule
 from sb3_pg.estimators import (
@@ -95,9 +95,9 @@ class OffPolicyISPG(ImportanceTrainer):
         policy: str | PolicyClass,
         env: GymEnv | str,
         learning_rate: float | Schedule = 1e-3,
-        n_steps: int = 16,
-        batch_size: int | None = None,
-        n_epochs: int = 4,
+        n_steps: int | None = None,
+        batch_size: int | None = 256,
+        n_epochs: int = 10,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         clip_range: float | Schedule | None = None,
@@ -110,7 +110,7 @@ class OffPolicyISPG(ImportanceTrainer):
         sde_sample_freq: int = -1,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
-        target_kl: float | None = 0.01,
+        target_kl: float | None = 0.02,
         kl_constraint: KLConstraint = "stop",
         kl_coef: float = 1.0,
         importance: Importance = "timestep",
@@ -130,7 +130,7 @@ class OffPolicyISPG(ImportanceTrainer):
         bootstrap_truncated: bool | None = None,
         n_value_updates: int | None = None,
         value_learning_rate: float | Schedule | None = VALUE_LEARNING_RATE,
-        value_batch_size: int | None = None,
+        value_batch_size: int | None = VALUE_BATCH_SIZE,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
         stats_window_size: int = 100,

@@ -40,7 +40,7 @@ class REINFORCE(PolicyGradientAlgorithm):
         policy: str | PolicyClass,
         env: GymEnv | str,
         learning_rate: float | Schedule = 0.015,
-        n_steps: int = 1024,
+        n_steps: int | None = None,
         gamma: float = 0.99,
         ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,

@@ -34,6 +34,7 @@ class FisherMatrix:
         self._n_rows = all_count(batch.n_rows)
         self._policy = policy
         self._micro_batch_size = micro_batch_size
+        self._slope: th.Tensor | None = None
         #: The parameters that the policy depends on.
         self.parameters = self._acting_parameters()
 
@@ -44,14 +45,22 @@ class FisherMatrix:
         :return: ``(n_parameters,)``
         """
         result = th.zeros_like(vector)
-        for rows in self._pieces():
-            if self._batch.n_rows == 0:  # a worker's that has none
-                break
-            slope = th.autograd.grad(self._kl(rows), self.parameters, create_graph=True)
-            along = th.cat([part.flatten() for part in slope]) @ vector
-            curvature = th.autograd.grad(along, self.parameters)
+        for slope in self._slopes():
+            curvature = th.autograd.grad(slope @ vector, self.parameters, retain_graph=self._slope is not None)
             result = result + th.cat([part.flatten() for part in curvature])
         return self.damping * vector + all_sum(result)
+
+    def _slopes(self) -> Iterator[th.Tensor]:
+        """``(n_parameters,)`` the gradient of each piece's KL, with a graph; that of a single piece is kept."""
+        if self._slope is not None:
+            yield self._slope
+            return
+        pieces = list(self._pieces()) if self._batch.n_rows > 0 else []  # a worker's may have none
+        for rows in pieces:
+            slope = th.autograd.grad(self._kl(rows), self.parameters, create_graph=True)
+            flat = th.cat([part.flatten() for part in slope])
+            self._slope = flat if len(pieces) == 1 else None
+            yield flat
 
     def solve(self, vector: th.Tensor, max_iter: int) -> th.Tensor:
         """(F + damping I)^-1 v by conjugate gradients; 0 for 0.
@@ -86,13 +95,8 @@ class FisherMatrix:
             with th.no_grad():
                 here = action_distribution(self._policy, steps)
             there = action_distribution(self._policy, steps)
-        try:
-            return policy_kl(here, there).sum() / self._n_rows
-        except NotImplementedError as error:
-            raise ValueError(
-                "A natural gradient needs KL(old || new) in closed form, and PyTorch knows none for this policy's "
-                f"{type(here).__name__}: write natural_gradient=False, or torch.distributions.register_kl"
-            ) from error
+        # Where it has no closed form, the Hessian of its estimate is the mean of s s^T over the actions of the batch
+        return policy_kl(here, there, steps.actions).sum() / self._n_rows
 
 
 def make_natural(

@@ -2,9 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch as th
+from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_pg.data.checks import check_bool, check_int, check_not_negative, check_positive, check_positive_int, is_number
+
+#: Learning rates of a plain step by Adam, and of one by SGD along the natural gradient, which has a scale of its own or
+#: is scaled to a bound on the KL.
+LEARNING_RATE, NATURAL_LEARNING_RATE, BOUNDED_LEARNING_RATE = 3e-3, 0.3, 1.0
+#: The bound of a step that nobody gave a length.
+TARGET_KL = 0.01
+
+
+@dataclass(frozen=True)
+class StepDefaults:
+    """What the arguments are that say how the actor steps."""
+
+    natural_gradient: bool
+    target_kl: float | None
+    learning_rate: float | Schedule
+
+
+def step_defaults(
+    natural_gradient: bool | None,
+    target_kl: float | None,
+    learning_rate: float | Schedule | None,
+    has_joint_loss: bool,
+    policy_kwargs: dict[str, Any],
+) -> StepDefaults:
+    """What None stands for: a step scaled to a bound, unless something says how long a plain one is.
+
+    :param has_joint_loss: the critic's loss is part of the actor's, whose step it takes
+    """
+    if natural_gradient is None:
+        names_an_optimizer = not policy_kwargs.keys().isdisjoint({"optimizer_class", "optimizer_kwargs"})
+        is_plain = learning_rate is not None or names_an_optimizer or has_joint_loss
+        natural_gradient = target_kl is not None or not is_plain
+        target_kl = TARGET_KL if natural_gradient and target_kl is None else target_kl
+    if learning_rate is None:
+        by_sgd = natural_gradient and policy_kwargs.get("optimizer_class", th.optim.SGD) is th.optim.SGD
+        natural_rate = NATURAL_LEARNING_RATE if target_kl is None else BOUNDED_LEARNING_RATE
+        learning_rate = natural_rate if by_sgd else LEARNING_RATE
+    return StepDefaults(natural_gradient, target_kl, learning_rate)
 
 
 def check_natural_gradient(
@@ -32,8 +74,8 @@ def check_natural_gradient(
         return
     if not natural_gradient:
         raise ValueError(
-            f"target_kl={target_kl} is the length of a natural step, and VanillaPG takes plain ones: write "
-            "natural_gradient=True too, or OffPolicyISPG, whose several steps a bound stops"
+            f"target_kl={target_kl} is the length of a natural step, and natural_gradient=False takes plain ones: "
+            "write natural_gradient=True, or OffPolicyISPG, whose several steps a bound stops"
         )
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, th.optim.SGD)):
         raise ValueError(

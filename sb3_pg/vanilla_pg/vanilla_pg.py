@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import nn
 
-from sb3_pg.common.arguments import VALUE_LEARNING_RATE, check_kwargs
+from sb3_pg.common.arguments import VALUE_BATCH_SIZE, VALUE_LEARNING_RATE, check_kwargs
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_bool
@@ -25,11 +25,7 @@ from sb3_pg.update.guard import guarded_clip
 from sb3_pg.update.natural_gradient import make_natural
 from sb3_pg.update.trust_region import backtracking_step
 from sb3_pg.update.weighting import current_log_prob
-from sb3_pg.vanilla_pg.arguments import check_natural_gradient
-
-#: Learning rates for Adam's steps, for plain steps along the natural gradient, which has a scale of its own, and for
-#: those that are scaled to a KL bound.
-LEARNING_RATE, NATURAL_LEARNING_RATE, BOUNDED_LEARNING_RATE = 3e-3, 0.3, 1.0
+from sb3_pg.vanilla_pg.arguments import check_natural_gradient, step_defaults
 
 
 class VanillaPG(PolicyGradientAlgorithm):
@@ -73,9 +69,9 @@ class VanillaPG(PolicyGradientAlgorithm):
         policy: str | PolicyClass,
         env: GymEnv | str,
         learning_rate: float | Schedule | None = None,
-        n_steps: int = 8,
+        n_steps: int | None = None,
         gamma: float = 0.99,
-        gae_lambda: float = 0.97,
+        gae_lambda: float = 0.95,
         ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float | None = 0.5,
@@ -93,10 +89,10 @@ class VanillaPG(PolicyGradientAlgorithm):
         bootstrap_truncated: bool | None = None,
         n_value_updates: int | None = None,
         value_learning_rate: float | Schedule | None = VALUE_LEARNING_RATE,
-        value_batch_size: int | None = None,
+        value_batch_size: int | None = VALUE_BATCH_SIZE,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
-        natural_gradient: bool = False,
+        natural_gradient: bool | None = None,
         cg_max_steps: int = 15,
         cg_damping: float = 0.1,
         target_kl: float | None = None,
@@ -111,17 +107,15 @@ class VanillaPG(PolicyGradientAlgorithm):
         _init_setup_model: bool = True,
     ):
         check_kwargs(policy_kwargs=policy_kwargs)
-        check_bool("natural_gradient", natural_gradient)
-        if learning_rate is None:
-            steps_by_sgd = (
-                natural_gradient and (policy_kwargs or {}).get("optimizer_class", th.optim.SGD) is th.optim.SGD
-            )
-            natural_rate = NATURAL_LEARNING_RATE if target_kl is None else BOUNDED_LEARNING_RATE
-            learning_rate = natural_rate if steps_by_sgd else LEARNING_RATE
+        if natural_gradient is not None:
+            check_bool("natural_gradient", natural_gradient)
+        step = step_defaults(
+            natural_gradient, target_kl, learning_rate, value_learning_rate is None, policy_kwargs or {}
+        )
         super().__init__(
             policy,
             env,
-            learning_rate=learning_rate,
+            learning_rate=step.learning_rate,
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -153,10 +147,10 @@ class VanillaPG(PolicyGradientAlgorithm):
             device=device,
             _init_setup_model=False,
         )
-        self.natural_gradient = natural_gradient
+        self.natural_gradient = step.natural_gradient
         self.cg_max_steps = cg_max_steps
         self.cg_damping = cg_damping
-        self.target_kl = target_kl
+        self.target_kl = step.target_kl
         self.line_search_max_iter = line_search_max_iter
         self.line_search_shrinking_factor = line_search_shrinking_factor
         if _init_setup_model:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +18,7 @@ from sb3_pg.compare.grid.cell import train_cell
 from sb3_pg.compare.grid.contenders import algorithm_class
 from sb3_pg.compare.reading import read_runs
 from sb3_pg.compare.records import Record
+from sb3_pg.files import whole_file
 from sb3_pg.zoo.configs import config_path, read_configs
 
 Part = TypeVar("Part")
@@ -41,7 +46,7 @@ def shipped(label: str, algorithm: type[BaseAlgorithm], env_id: str, **more: Any
 def trained(
     folder: Path,
     contenders: Sequence[Contender],
-    env_id: str,
+    env_ids: str | Sequence[str],
     seeds: Sequence[int],
     steps: int,
     *,
@@ -56,6 +61,7 @@ def trained(
     ones are kept until either changes; then all are trained anew, elsewhere.
 
     :param folder: of the page
+    :param env_ids: one, or several
     :param seeds: which
     :param steps: the budget of every run
     :param n_envs: environments side by side, where a contender's settings do not say
@@ -63,13 +69,48 @@ def trained(
     :raises RuntimeError: if one of the runs failed; calling again trains those once more
     """
     asked: dict[str, Any] = {"n_envs": n_envs, "eval_every": eval_every, "n_eval_episodes": n_eval_episodes}
+    env_ids = [env_ids] if isinstance(env_ids, str) else env_ids
     modules = [train_cell.__module__, *(algorithm_class(one.algorithm).__module__ for one in contenders)]
     out = folder / code_hash(modules, [repr((list(contenders), steps, asked))])
-    results = run_grid(
-        contenders, [env_id], seeds, out, steps, config="defaults", jobs=jobs, retry_failed=True, **asked
-    )
+    results = run_grid(contenders, env_ids, seeds, out, steps, config="defaults", jobs=jobs, retry_failed=True, **asked)
     _refuse_failed(results)
     return read_runs([result.folder for result in results]).records
+
+
+@contextmanager
+def kept(folder: Path, archive: Path) -> Iterator[None]:
+    """Have the finished runs of a page in the repository: a campaign of days goes on in another checkout.
+
+    What the archive has is there when the context begins, and what the folder has is in the archive when it ends, also
+    by Ctrl-C: of each run its evaluations, and what it was asked.
+
+    :param folder: of the page
+    """
+    if archive.exists():
+        with tarfile.open(archive) as packed:
+            missing = [one for one in packed if not (folder / one.name).parent.exists()]
+            packed.extractall(folder, missing, filter="data")
+    try:
+        yield
+    finally:
+        _pack(folder, archive)
+
+
+def _pack(folder: Path, archive: Path) -> None:
+    """The same runs make the same file, to the byte."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(archive) as unfinished, tarfile.open(unfinished, "w:xz") as packed:
+        for cell in sorted(folder.glob("*/*/*/cell.json")):
+            evaluations = cell.with_name("evaluations.npz")
+            if not evaluations.exists():  # a run that failed
+                continue
+            # How the command was typed, and on which host, is nobody's business
+            facts = json.loads(cell.read_text()) | {"command": []}
+            facts.get("machine", {}).pop("host", None)
+            for path, content in ((cell, json.dumps(facts).encode()), (evaluations, evaluations.read_bytes())):
+                entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
+                entry.size = len(content)
+                packed.addfile(entry, io.BytesIO(content))
 
 
 def there(part: Part | None) -> Part:

@@ -281,6 +281,7 @@ def check_critic(
     n_value_updates: int,
     value_learning_rate: object,
     value_batch_size: int | None,
+    normalize_value: bool,
 ) -> None:
     """Refuse what needs a critic where none is learned.
 
@@ -295,10 +296,11 @@ def check_critic(
             )
         unfit = [f"n_value_updates={n_value_updates}"] if n_value_updates > 1 else []
         unfit += [f"value_batch_size={value_batch_size}"] if value_batch_size is not None else []
+        unfit += ["normalize_value=True"] if normalize_value else []
         if value_learning_rate is None and unfit:
             raise ValueError(
                 f"{' and '.join(unfit)} needs an optimizer of the critic's own: give value_learning_rate too (1e-3, "
-                "say), or leave n_value_updates at 1 and value_batch_size at None for one joint loss"
+                "say), or leave n_value_updates at 1 and the others out for one joint loss"
             )
         return
     wanting = {
@@ -307,6 +309,7 @@ def check_critic(
         "value_learning_rate": value_learning_rate is not None,
         "n_value_updates": n_value_updates > 1,
         "value_batch_size": value_batch_size is not None,
+        "normalize_value=True": normalize_value,
     }
     given = [name for name, is_given in wanting.items() if is_given]
     if given:

@@ -22,6 +22,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg.common.arguments import (
+    VALUE_LEARNING_RATE,
     check_buffer,
     check_critic,
     check_episodes,
@@ -99,6 +100,9 @@ class PolicyGradientAlgorithm(Trainer):
     :param n_value_updates: passes of the critic's own optimizer over the batch per iteration
     :param value_learning_rate: its learning rate (or schedule); None: one joint loss and optimizer, as in A2C
     :param value_batch_size: rows of each of its steps, drawn anew in each pass; None: all, so that a pass is a step
+    :param normalize_value: take those steps in units of the deviation of the critic's targets, so that one rate suits
+        rewards of any scale; the critic's values keep their own units (van Hasselt et al. 2016, Pop-Art). None: True,
+        unless ``value_learning_rate`` is given, which is then one of plain steps
     :param micro_batch_size: rows per backward pass; the gradient of the batch is accumulated. (Batch normalisation sees
         each piece alone.) None: on the CPU 4,096, which its cache holds, without batch normalisation; else all at once.
     :param log_gradient_variance: log ``train/gradient_snr``, at the price of a backward pass an episode; of the
@@ -144,6 +148,7 @@ class PolicyGradientAlgorithm(Trainer):
         n_value_updates: int | None,
         value_learning_rate: float | Schedule | None,
         value_batch_size: int | None,
+        normalize_value: bool | None,
         micro_batch_size: int | None,
         log_gradient_variance: bool,
         gae_lambda: float = 1.0,
@@ -190,6 +195,8 @@ class PolicyGradientAlgorithm(Trainer):
         self.n_value_updates = defaults.n_value_updates if n_value_updates is None else n_value_updates
         has_no_critic = not (self.uses_critic and has_own_optimizer)
         self.value_batch_size = without_critic(value_batch_size) if has_no_critic else value_batch_size
+        is_default = value_learning_rate is VALUE_LEARNING_RATE and self.uses_critic
+        self.normalize_value = is_default if normalize_value is None else normalize_value
         self.micro_batch_size = micro_batch_size
         self.log_gradient_variance = log_gradient_variance
         if env is not None:
@@ -253,6 +260,7 @@ class PolicyGradientAlgorithm(Trainer):
             discount_gradient=self.discount_gradient,
             bootstrap_truncated=self.bootstrap_truncated,
             log_gradient_variance=self.log_gradient_variance,
+            normalize_value=self.normalize_value,
         )
         check_estimator(
             self.returns,
@@ -276,6 +284,7 @@ class PolicyGradientAlgorithm(Trainer):
             self.n_value_updates,
             self.value_learning_rate,
             self.value_batch_size,
+            self.normalize_value,
         )
 
     def _buffer_arguments(self) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Trainer(EpisodeCollector):
     incomplete_episodes: IncompleteEpisodes
     n_value_updates: int
     value_batch_size: int | None
+    normalize_value: bool
     micro_batch_size: int | None
     log_gradient_variance: bool
     value_lr_schedule: Schedule
@@ -182,7 +183,8 @@ class Trainer(EpisodeCollector):
         if self.value_optimizer is None:
             return {}
         args = (self.n_value_updates, self.value_batch_size, self._rows_per_pass, self.max_grad_norm)
-        return {"value_loss": fit_critic(self.policy, self.value_optimizer, batch, value_loss, *args)}
+        loss = fit_critic(self.policy, self.value_optimizer, batch, value_loss, *args, self.normalize_value)
+        return {"value_loss": loss}
 
     # --- logging ---------------------------------------------------------------------------------------------------
 

@@ -38,11 +38,13 @@ class VanillaPG(PolicyGradientAlgorithm):
 
         model = VanillaPG("MlpPolicy", "CartPole-v1").learn(50_000)
 
-    The defaults were chosen on CartPole-v1 with 8 environments; Pendulum-v1 needs others (``docs/vanilla_pg.md``).
+    By default its step is as long as a bound on the KL makes it, along the natural gradient: no rate of a plain step
+    was right for all tasks (``docs/results/defaults.md``). A ``learning_rate`` or an optimizer asks for the plain one.
     Prefer it to REINFORCE where episodes are long or never end, and to A2C where a critic that keeps up matters. With
     ``value_learning_rate=None, n_value_updates=1`` and A2C's other settings it is A2C.
 
-    :param learning_rate: None: 3e-3, or 0.3 where plain SGD steps along the natural gradient, 1 with ``target_kl``
+    :param learning_rate: of a plain step by Adam; None: 3e-3, or 0.3 where plain SGD steps along the natural gradient,
+        1 with ``target_kl``
     :param gae_lambda: 0 is the one-step TD error; 1 is what was earned until the episode's end less V, or where
         ``n_steps`` cuts the episode, what was earned until there plus V of the rest, less V: Monte Carlo only with
         whole episodes (``n_episodes``, or ``incomplete_episodes="carry"``)
@@ -51,13 +53,17 @@ class VanillaPG(PolicyGradientAlgorithm):
     :param incomplete_episodes: None: ``"bootstrap"``, or ``"carry"`` without a critic
     :param bootstrap_truncated: None: True, or False without a critic
     :param n_value_updates: None: 10 with ``value_learning_rate``, or 1
+    :param value_batch_size: 256 by default where the critic has an optimizer of its own, else None
     :param natural_gradient: step along F^-1 g instead of g, F the Fisher matrix of the policy on the batch (Kakade
         2001). The parameters that the policy depends on then take that step by plain SGD unless ``policy_kwargs``
-        names an ``optimizer_class``, and the critic's own by Adam; ``max_grad_norm`` limits g.
+        names an ``optimizer_class``, and the critic's own by Adam; ``max_grad_norm`` limits g. None: True, unless
+        ``learning_rate``, an optimizer in ``policy_kwargs`` or a joint loss (``value_learning_rate=None``) says how
+        long a plain step is
     :param cg_max_steps: conjugate-gradient iterations of the natural gradient, as in sb3-contrib's TRPO
     :param cg_damping: added to the diagonal of F
     :param target_kl: scale the natural step to sqrt(2 target_kl / g^T F^-1 g), where KL(old || new) over the states of
-        the batch is ``target_kl`` to second order, times ``learning_rate``; None: learning_rate F^-1 g
+        the batch is ``target_kl`` to second order, times ``learning_rate``; None: learning_rate F^-1 g. With
+        ``natural_gradient=None`` it asks for that step, and None is 0.01
     :param line_search_max_iter: with ``target_kl``, tries of a backtracking line search, which takes the first step
         that keeps the KL below ``target_kl`` and lowers the loss, or none (Schulman et al. 2015, "Trust region policy
         optimization", appendix C); 0: the step is taken as it is
@@ -90,6 +96,7 @@ class VanillaPG(PolicyGradientAlgorithm):
         n_value_updates: int | None = None,
         value_learning_rate: float | Schedule | None = VALUE_LEARNING_RATE,
         value_batch_size: int | None = VALUE_BATCH_SIZE,
+        normalize_value: bool | None = None,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
         natural_gradient: bool | None = None,
@@ -137,6 +144,7 @@ class VanillaPG(PolicyGradientAlgorithm):
             n_value_updates=n_value_updates,
             value_learning_rate=value_learning_rate,
             value_batch_size=value_batch_size,
+            normalize_value=normalize_value,
             micro_batch_size=micro_batch_size,
             log_gradient_variance=log_gradient_variance,
             stats_window_size=stats_window_size,

@@ -69,6 +69,7 @@ CASES: dict[str, Case] = {
     ),
     "VanillaPG own critic": vanilla(**CUT_OWN, normalize_advantage=True),
     "VanillaPG critic in minibatches": vanilla(**CUT_OWN | {"incomplete_episodes": "carry"}, value_batch_size=7),
+    "VanillaPG critic in its units": vanilla(**CUT_OWN, normalize_value=True),
     "VanillaPG in pieces": vanilla(**CUT_OWN, micro_batch_size=5),
     "VanillaPG natural": natural(**OWN_CRITIC, micro_batch_size=7),
     "VanillaPG KL bound": natural(**OWN_CRITIC, target_kl=0.01),

@@ -65,7 +65,7 @@ WRONG: dict[str, list[Any]] = {
     **dict.fromkeys(("returns", "loss_reduction", "incomplete_episodes", "importance", "kl_constraint"), NAME),
     "reused_advantages": NAME,
     **dict.fromkeys(("use_sde", "normalize_advantage", "discount_gradient", "bootstrap_truncated"), SWITCH),
-    **dict.fromkeys(("log_gradient_variance", "natural_gradient", "self_normalize"), SWITCH),
+    **dict.fromkeys(("log_gradient_variance", "natural_gradient", "normalize_value", "self_normalize"), SWITCH),
     "baseline": [None, "x", [1], True, NAN, INF, int, lambda: 0, lambda one, two: 0, th.ones(2)],
     "rollout_buffer_class": [int, "x", 3, object()],
     "rollout_buffer_kwargs": DICTIONARY,
@@ -83,7 +83,7 @@ TAKES_NONE = {
 }
 #: None means what suits the other arguments, or the environments; some only in algorithms that have a critic.
 SUITS = {"returns", "incomplete_episodes", "bootstrap_truncated", "n_value_updates", "learning_rate", "n_steps"}
-SUITS |= {"natural_gradient"}
+SUITS |= {"natural_gradient", "normalize_value"}
 
 
 def names_of(algorithm: Algorithm) -> list[str]:

@@ -48,7 +48,8 @@ TINY: dict[str, Any] = {"net_arch": [8]}
 
 #: What an algorithm has beyond the others' arguments, where its own defaults would have a say in a test.
 EXTRAS: dict[type[PolicyGradientAlgorithm], dict[str, Any]] = {
-    OffPolicyISPG: {"n_epochs": 2, "target_kl": None, "normalize_advantage": False}
+    VanillaPG: {"natural_gradient": False},
+    OffPolicyISPG: {"n_epochs": 2, "batch_size": None, "target_kl": None, "normalize_advantage": False},
 }
 
 

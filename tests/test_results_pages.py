@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +30,7 @@ from benchmarks.provenance import (
     module_file,
     publish,
 )
-from benchmarks.runs import contender, trained
+from benchmarks.runs import contender, kept, trained
 from sb3_pg import REINFORCE, VanillaPG
 from sb3_pg.compare.grid import Contender
 from sb3_pg.compare.reading import Found
@@ -249,7 +251,7 @@ def test_a_star_takes_all_of_a_package(repository: Path) -> None:
 
 def asked(folder: Path, **changes: Any) -> list[Record]:
     contenders = [contender("one", REINFORCE, n_steps=64)]
-    arguments: dict[str, Any] = {"contenders": contenders, "env_id": "CartPole-v1", "seeds": [3, 4], "steps": 64}
+    arguments: dict[str, Any] = {"contenders": contenders, "env_ids": "CartPole-v1", "seeds": [3, 4], "steps": 64}
     return trained(folder, **arguments | {"n_envs": 1, "n_eval_episodes": 2, "jobs": 1} | changes)
 
 
@@ -301,6 +303,29 @@ def test_what_is_asked_otherwise_is_trained_elsewhere(
     assert {folder.parent for folder in folders} == {tmp_path}
 
 
+def test_runs_go_on_in_another_checkout(tmp_path: Path) -> None:
+    """From an archive without what a machine is called; the same runs make the same archive."""
+    here, there, archive = tmp_path / "here", tmp_path / "there", tmp_path / "results/runs.tar.xz"
+    with kept(here, archive):
+        before = asked(here, seeds=[3])
+    with pytest.raises(KeyboardInterrupt), kept(there, archive):
+        after = asked(there, seeds=[3])
+        facts = json.loads((after[0].folder / "cell.json").read_text())
+        assert facts["command"] == [] and "host" not in facts["machine"]
+        asked(there, seeds=[4])
+        raise KeyboardInterrupt
+    for one, other in zip(before, after, strict=True):
+        assert one.evaluations is not None and other.evaluations is not None
+        assert np.array_equal(one.evaluations.returns, other.evaluations.returns)
+    # Nothing was trained anew
+    assert {path.name for path in there.glob("*/*/*_4/*")} == {"cell.json", "evaluations.npz"}
+    packed = archive.read_bytes()
+    with kept(tmp_path / "third", archive):
+        found = (tmp_path / "third").glob("*/*/*/cell.json")
+        assert {path.parent.name for path in found} == {"CartPole-v1_4", "CartPole-v1_5"}
+    assert archive.read_bytes() == packed
+
+
 def test_runs_of_other_code_are_left_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = []
 
@@ -333,7 +358,7 @@ def record(one: Contender, env_id: str, seed: int, steps: int) -> Record:
     return Record(one.label, env_id, seed, Path(), steps, evaluations, Episodes(at, ended, at))
 
 
-@pytest.mark.parametrize(("module", "n_rows"), [(defaults, 7), (first_look, 7), (learning, 7), (samples, 4)])
+@pytest.mark.parametrize(("module", "n_rows"), [(defaults, 10), (first_look, 7), (learning, 7), (samples, 4)])
 def test_a_page_has_a_line_for_each_contender(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, n_rows: int
 ) -> None:
@@ -342,11 +367,12 @@ def test_a_page_has_a_line_for_each_contender(
         return [record(one, env_id, seed, steps) for one in contenders for seed in seeds]
 
     monkeypatch.setattr(module, "trained", made_up)
+    monkeypatch.setattr(module, "kept", lambda *_: nullcontext(), raising=False)
     monkeypatch.setattr(module, "TABLE", tmp_path / module.TABLE.name)
     assert module.main() == 0
     page = module.TABLE.read_text()
     rows = [line for line in page.splitlines() if line.startswith("| ") and line[2:3] not in "|-"]
-    headings = len(learning.TASKS) if module is learning else module is not first_look
+    headings = {learning: len(learning.TASKS), defaults: len(defaults.VARIANTS), first_look: 0, samples: 1}[module]
     assert len(rows) - headings == n_rows
     assert Stamp.read(page) == Stamp.now(module.TABLE)
     assert max(map(len, page.split("\n| ")[0].splitlines())) <= 120
@@ -359,12 +385,6 @@ def test_when_a_target_was_reached() -> None:
     assert learning.passage(run, 512.0) == Passage(150_000.0, True)
     assert learning.passage(run, 525.0) == Passage(200_000.0, False)
     assert samples.passage(run) == Passage(200_000.0, True)
-
-
-def test_the_mean_over_the_training() -> None:
-    run = record(learning.TASKS[0].settings[0][0], "CartPole-v1", 0, 200_000)
-    # 500 for half of the time, then a straight line to 520; the first episode ends after 1,000 steps
-    assert defaults.training_mean(run) == pytest.approx((99 * 500 + 100 * 510) / 199)
 
 
 def test_a_ratio_of_steps_and_its_interval() -> None:

@@ -26,8 +26,7 @@ class REINFORCE(PolicyGradientAlgorithm):
 
         model = REINFORCE("MlpPolicy", "CartPole-v1").learn(100_000)
 
-    Defaults were chosen by measurement on CartPole-v1, with Pendulum-v1 and LunarLander-v3 beside it, which do not
-    decide between them (``docs/results/defaults.md``). They suit one environment: with several, lower ``n_steps``.
+    How the defaults were chosen, and what else was tried: ``docs/results/defaults.md``.
 
     Prefer it where an estimator you can write down matters more than the last sample: for teaching, for research on
     estimators, as a plain yardstick beside PPO.
@@ -39,7 +38,7 @@ class REINFORCE(PolicyGradientAlgorithm):
         self,
         policy: str | PolicyClass,
         env: GymEnv | str,
-        learning_rate: float | Schedule = 0.015,
+        learning_rate: float | Schedule = 0.005,
         n_steps: int | None = None,
         gamma: float = 0.99,
         ent_coef: float | Schedule = 0.0,

@@ -23,11 +23,19 @@ MONTE_CARLO: dict[str, Any] = {
     "n_value_updates": 1,
     "value_learning_rate": None,
     "value_batch_size": None,
+    "normalize_value": False,
 }
 #: The rest of an estimator with a critic of its own optimizer.
-CRITIC: dict[str, Any] = {"returns": "gae", "baseline": "value", "incomplete_episodes": "bootstrap"}
-#: What the learning rates of VanillaPG are drawn for.
-PLAIN_GRADIENT: dict[str, Any] = {"natural_gradient": False, "target_kl": None}
+CRITIC: dict[str, Any] = {
+    "returns": "gae",
+    "baseline": "value",
+    "incomplete_episodes": "bootstrap",
+    "value_batch_size": 256,
+    "normalize_value": True,
+}
+#: What the learning rates of VanillaPG are drawn for, and what makes its step as long as ``target_kl`` says.
+PLAIN_STEP: dict[str, Any] = {"natural_gradient": False, "target_kl": None}
+BOUNDED_STEP: dict[str, Any] = {"natural_gradient": True, "learning_rate": 1.0}
 #: What every clip range that is drawn goes together with.
 PLAIN_WEIGHTS: dict[str, Any] = {
     "importance": "timestep",
@@ -58,7 +66,7 @@ def _suggest_shared(
 
 def _suggest_critic(trial: optuna.Trial) -> None:
     trial.suggest_float("one_minus_gae_lambda", 1e-3, 0.3, log=True)
-    trial.suggest_int("n_value_updates", 1, 80, log=True)
+    trial.suggest_int("n_value_updates", 1, 40, log=True)
     trial.suggest_float("value_learning_rate", 1e-4, 1e-2, log=True)
 
 
@@ -78,6 +86,8 @@ def sample_vanillapg(
     """Arguments of VanillaPG for a trial."""
     _suggest_shared(trial, n_actions, (1e-4, 1e-2), (3, 10))
     _suggest_critic(trial)
+    if trial.suggest_categorical("step", ["natural", "plain"]) == "natural":
+        trial.suggest_float("target_kl", 3e-3, 0.1, log=True)
     return _sampled(trial, convert_vanillapg)
 
 
@@ -110,7 +120,8 @@ def convert_reinforce(params: dict[str, Any]) -> dict[str, Any]:
 
 def convert_vanillapg(params: dict[str, Any]) -> dict[str, Any]:
     """A trial's parameters as arguments of VanillaPG."""
-    return _convert(params) | CRITIC | PLAIN_GRADIENT
+    step = PLAIN_STEP if params.get("step", "plain") == "plain" else BOUNDED_STEP
+    return _convert({name: value for name, value in params.items() if name != "step"}) | CRITIC | step
 
 
 def convert_offpolicyispg(params: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def test_a_trial_gives_its_arguments_again(algo: str) -> None:
 def test_the_space(algo: str) -> None:
     """The ranges, on the scale they are drawn on."""
     study = optuna.create_study()
+    study.enqueue_trial({"step": "natural"})
     HYPERPARAMS_SAMPLER[algo](study.ask(), 1, 1, {})
     space = study.get_trials()[0].distributions
     low, high = {"reinforce": (3e-4, 3e-2), "vanillapg": (1e-4, 1e-2), "offpolicyispg": (1e-4, 5e-3)}[algo]
@@ -115,7 +116,7 @@ def test_the_space(algo: str) -> None:
     critic = {"one_minus_gae_lambda", "n_value_updates", "value_learning_rate"}
     own = {
         "reinforce": {"baseline"},
-        "vanillapg": critic,
+        "vanillapg": critic | {"step", "target_kl"},
         "offpolicyispg": critic | {"n_epochs", "batch_size_pow", "target_kl", "clip_range"},
     }
     assert space.keys() == shared | own[algo]

@@ -29,7 +29,7 @@ PLAIN: dict[str, Any] = {"natural_gradient": False, "n_steps": 64, "normalize_ad
 VARIANTS: dict[type[PolicyGradientAlgorithm], dict[str, dict[str, Any]]] = {
     VanillaPG: {
         "defaults": {},
-        "target_kl=0.02": {"target_kl": 0.02},
+        "target_kl=0.01": {"target_kl": 0.01},
         "normalize_value=False": {"normalize_value": False},
         "plain steps": PLAIN,
     },

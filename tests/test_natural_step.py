@@ -277,10 +277,10 @@ def test_plain_steps_suit_the_actor_alone() -> None:
 
 ADAM: dict[str, Any] = {"policy_kwargs": {"optimizer_class": th.optim.Adam}}
 STEPS: list[tuple[dict[str, Any], tuple[bool, float | None, float]]] = [
-    ({}, (True, 0.01, 1.0)),
+    ({}, (True, 0.02, 1.0)),
     ({"target_kl": 0.05}, (True, 0.05, 1.0)),
     ({"target_kl": 0.05, "learning_rate": 0.5}, (True, 0.05, 0.5)),
-    ({"baseline": "time_leave_one_out"}, (True, 0.01, 1.0)),
+    ({"baseline": "time_leave_one_out"}, (True, 0.02, 1.0)),
     # What says how long a plain step is asks for one
     ({"learning_rate": 0.001}, (False, None, 0.001)),
     (ADAM, (False, None, 3e-3)),

@@ -94,7 +94,7 @@ class OffPolicyISPG(ImportanceTrainer):
         self,
         policy: str | PolicyClass,
         env: GymEnv | str,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: float | Schedule = 3e-4,
         n_steps: int | None = None,
         batch_size: int | None = 256,
         n_epochs: int = 10,

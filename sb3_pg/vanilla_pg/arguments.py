@@ -14,7 +14,7 @@ from sb3_pg.data.checks import check_bool, check_int, check_not_negative, check_
 #: is scaled to a bound on the KL.
 LEARNING_RATE, NATURAL_LEARNING_RATE, BOUNDED_LEARNING_RATE = 3e-3, 0.3, 1.0
 #: The bound of a step that nobody gave a length.
-TARGET_KL = 0.01
+TARGET_KL = 0.02
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class VanillaPG(PolicyGradientAlgorithm):
     :param cg_damping: added to the diagonal of F
     :param target_kl: scale the natural step to sqrt(2 target_kl / g^T F^-1 g), where KL(old || new) over the states of
         the batch is ``target_kl`` to second order, times ``learning_rate``; None: learning_rate F^-1 g. With
-        ``natural_gradient=None`` it asks for that step, and None is 0.01
+        ``natural_gradient=None`` it asks for that step, and None is 0.02
     :param line_search_max_iter: with ``target_kl``, tries of a backtracking line search, which takes the first step
         that keeps the KL below ``target_kl`` and lowers the loss, or none (Schulman et al. 2015, "Trust region policy
         optimization", appendix C); 0: the step is taken as it is

@@ -77,10 +77,10 @@ PAGES = {
     "learning.md": Page(
         "benchmarks.learning",
         (
-            ("reinforce", "CartPole-v1"),
+            *((algorithm, "CartPole-v1") for algorithm in OURS),
             ("vanillapg", "Pendulum-v1"),
-            ("offpolicyispg", "Pendulum-v1"),
-            ("offpolicyispg", "LunarLander-v3"),
+            ("vanillapg", "MountainCarContinuous-v0"),
+            ("offpolicyispg", "MountainCarContinuous-v0"),
         ),
     ),
     "samples.md": Page("benchmarks.samples", (("reinforce", "CartPole-v1"),)),

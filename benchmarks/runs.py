@@ -43,6 +43,11 @@ def shipped(label: str, algorithm: type[BaseAlgorithm], env_id: str, **more: Any
     return contender(label, algorithm, **section | more)
 
 
+def budget_of(algorithm: type[BaseAlgorithm], env_id: str) -> int:
+    """Environment steps that one of our algorithms' configuration asks for."""
+    return int(read_configs(config_path(algorithm.__name__.lower()))[env_id]["n_timesteps"])
+
+
 def trained(
     folder: Path,
     contenders: Sequence[Contender],

@@ -358,7 +358,7 @@ def record(one: Contender, env_id: str, seed: int, steps: int) -> Record:
     return Record(one.label, env_id, seed, Path(), steps, evaluations, Episodes(at, ended, at))
 
 
-@pytest.mark.parametrize(("module", "n_rows"), [(defaults, 10), (first_look, 7), (learning, 7), (samples, 4)])
+@pytest.mark.parametrize(("module", "n_rows"), [(defaults, 10), (first_look, 7), (learning, 6), (samples, 4)])
 def test_a_page_has_a_line_for_each_contender(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, n_rows: int
 ) -> None:

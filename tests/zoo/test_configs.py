@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import yaml
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_pg.common.arguments import steps_for
 from sb3_pg.zoo import config_path, register
 from sb3_pg.zoo.configs import read_configs
 from sb3_pg.zoo.experiment import ExperimentManager
@@ -55,9 +55,8 @@ def test_all_tasks_are_there(algo: str) -> None:
 @every_algo
 def test_budgets_are_whole_batches(algo: str) -> None:
     """So that a schedule ends with the last update, and no step is beyond the budget."""
-    n_steps = inspect.signature(OURS[algo]).parameters["n_steps"].default
     for section, hyperparams in CONFIGS[algo].items():
-        batch = hyperparams["n_envs"] * hyperparams.get("n_steps", n_steps)
+        batch = hyperparams["n_envs"] * hyperparams.get("n_steps", steps_for(hyperparams["n_envs"]))
         assert hyperparams["n_timesteps"] % batch == 0, (section, batch)
 
 

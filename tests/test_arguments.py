@@ -39,7 +39,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"policy": "MlpLstmPolicy"}, ["policy", "'MlpLstmPolicy'", "'MlpPolicy'", "'CnnPolicy'", "'MultiInputPolicy'"]),
     # Numbers
     *[({"gamma": gamma}, ["gamma", "[0, 1]", str(gamma)]) for gamma in (-0.1, 1.01, 99, math.nan)],
-    *[({"n_steps": n}, ["n_steps", "integer >= 1", repr(n)]) for n in (0, -5, 16.0, True, "16", None)],
+    *[({"n_steps": n}, ["n_steps", "integer >= 1", repr(n)]) for n in (0, -5, 16.0, True, "16")],
     *[({"n_episodes": n}, ["n_episodes", "integer >= 1 or None", repr(n)]) for n in (0, -2, 4.0)],
     *[({"micro_batch_size": n}, ["micro_batch_size", "integer >= 1 or None", repr(n)]) for n in (0, -1, 64.0)],
     *[({"max_grad_norm": norm}, ["max_grad_norm", "None", str(norm)]) for norm in (0, -0.5, math.nan)],

@@ -266,11 +266,13 @@ def test_large_batches_go_through_in_pieces(algorithm: Any, batch_normalisation:
 
     def learn(micro_batch_size: int | None) -> tuple[dict[str, th.Tensor], int]:
         kwargs: dict[str, Any] = {"features_extractor_class": Normalised} if batch_normalisation else {}
+        whole: dict[str, Any] = {"batch_size": None} if algorithm is OffPolicyISPG else {}
         model = algorithm(
             "MlpPolicy",
             make_vec_env("CartPole-v1", 10, seed=0),
             n_steps=600,
             micro_batch_size=micro_batch_size,
+            **whole,
             policy_kwargs={"net_arch": [8], **kwargs},
             seed=0,
             device="cpu",

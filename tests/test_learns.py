@@ -237,18 +237,18 @@ def best_of_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int
 
 @pytest.mark.parametrize("algorithm", [VanillaPG, OffPolicyISPG])
 def test_cartpole(algorithm: Algorithm) -> None:
-    """A mean of 490 over 100 episodes within the budget, with the defaults; ten more seeds are in
-    ``docs/results/learning.md``."""
-    assert best_of_cartpole(algorithm, {}, 100_000, seed=201) >= 490.0
+    """A mean of 490 over 100 episodes, which alone are 50,000 steps, within the budget, with the defaults."""
+    assert best_of_cartpole(algorithm, {}, 150_000, seed=201) >= 490.0
 
 
 def test_cartpole_by_whole_episodes() -> None:
-    """REINFORCE, with the settings that README gives, on two seeds: both learn, and one reaches 490.
+    """REINFORCE, with its configuration, on two seeds: both learn, and one reaches 490.
 
     Not every run does, and a rounding makes another run of a seed: ``docs/results/learning.md`` counts how many.
     """
     section = read_configs(config_path("reinforce"))["CartPole-v1"]
-    settings = {name: value for name, value in section.items() if name not in ("policy", "n_envs", "n_timesteps")}
+    settings = {name: section[name] for name in ("n_steps", "gamma")}
+    settings["learning_rate"] = falling(float(section["learning_rate"].removeprefix("lin_")))
     scores = [best_of_cartpole(REINFORCE, settings, 200_000, seed) for seed in (201, 202)]
     assert min(scores) >= 300.0
     assert max(scores) >= 490.0

@@ -81,7 +81,7 @@ OTHER_MODELS = {
     ],
     "vanillapg": [
         ("n_envs:2", "n_envs:2 value_learning_rate:None n_value_updates:1", "leave value_learning_rate"),
-        ("n_envs:2", "n_envs:2 natural_gradient:True", "natural_gradient"),
+        ("n_envs:2", "n_envs:2 natural_gradient:False", "natural_gradient"),
     ],
 }
 

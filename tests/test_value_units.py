@@ -119,10 +119,11 @@ def test_a_critic_of_another_kind_takes_plain_steps(critic: Any, change: Any) ->
         assert th.equal(one, other)
 
 
-@pytest.mark.parametrize("targets", [th.full((N_ROWS,), 7.0).double(), th.zeros(N_ROWS).double()])
-def test_targets_that_do_not_differ_have_no_units(critic: Any, targets: th.Tensor) -> None:
+@pytest.mark.parametrize("targets", [[7.0] * N_ROWS, [0.0] * N_ROWS, [1e300, -1e300] * 3, [float("nan")] * N_ROWS])
+def test_targets_that_have_no_deviation_have_no_units(critic: Any, targets: list[float]) -> None:
+    """Equal ones, and those whose squares are no numbers any more."""
     policy, batch = critic
-    with units_of_targets(policy, own_parameters_of_critic(policy), batch, targets) as units:
+    with units_of_targets(policy, own_parameters_of_critic(policy), batch, th.tensor(targets).double()) as units:
         assert units == Units()
 
 

@@ -131,6 +131,10 @@ DEFAULTS: list[tuple[Any, dict[str, Any], bool]] = [
     (VanillaPG, {}, True),
     (OffPolicyISPG, {}, True),
     (REINFORCE, {}, False),
+    # Plain steps of the actor go with plain steps of the critic
+    (VanillaPG, {"learning_rate": 1e-3}, False),
+    (VanillaPG, {"learning_rate": 1e-3, "baseline": "none"}, False),
+    (VanillaPG, {"learning_rate": 1e-3, "normalize_value": True}, True),
     # A rate that is given is one of plain steps
     (VanillaPG, {"value_learning_rate": 1e-3}, False),
     (OffPolicyISPG, {"value_learning_rate": 1e-3, "normalize_value": True}, True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -276,29 +277,40 @@ def test_plain_steps_suit_the_actor_alone() -> None:
 
 
 ADAM: dict[str, Any] = {"policy_kwargs": {"optimizer_class": th.optim.Adam}}
-STEPS: list[tuple[dict[str, Any], tuple[bool, float | None, float]]] = [
-    ({}, (True, 0.02, 1.0)),
-    ({"target_kl": 0.05}, (True, 0.05, 1.0)),
-    ({"target_kl": 0.05, "learning_rate": 0.5}, (True, 0.05, 0.5)),
-    ({"baseline": "time_leave_one_out"}, (True, 0.02, 1.0)),
+STEPS: list[tuple[dict[str, Any], tuple[bool, float | None, float, int]]] = [
+    ({}, (True, 0.02, 1.0, 2048)),
+    ({"target_kl": 0.05}, (True, 0.05, 1.0, 2048)),
+    ({"target_kl": 0.05, "learning_rate": 0.5}, (True, 0.05, 0.5, 2048)),
+    ({"baseline": "time_leave_one_out", "n_steps": 128}, (True, 0.02, 1.0, 128)),
     # What says how long a plain step is asks for one
-    ({"learning_rate": 0.001}, (False, None, 0.001)),
-    (ADAM, (False, None, 3e-3)),
-    ({"policy_kwargs": {"optimizer_kwargs": {"eps": 1e-5}}}, (False, None, 3e-3)),
-    ({"value_learning_rate": None}, (False, None, 3e-3)),
-    ({"natural_gradient": False}, (False, None, 3e-3)),
+    ({"learning_rate": 0.001}, (False, None, 0.001, 8)),
+    ({"learning_rate": 0.001, "n_steps": 128}, (False, None, 0.001, 128)),
+    (ADAM, (False, None, 3e-3, 8)),
+    ({"policy_kwargs": {"optimizer_kwargs": {"eps": 1e-5}}}, (False, None, 3e-3, 8)),
+    ({"value_learning_rate": None}, (False, None, 3e-3, 8)),
+    ({"natural_gradient": False}, (False, None, 3e-3, 8)),
     # And a natural one that is not asked to have a length has that of its direction
-    ({"natural_gradient": True}, (True, None, 0.3)),
-    ({"natural_gradient": True, **ADAM}, (True, None, 3e-3)),
+    ({"natural_gradient": True}, (True, None, 0.3, 2048)),
+    ({"natural_gradient": True, **ADAM}, (True, None, 3e-3, 2048)),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "expected"), STEPS)
 def test_the_step_is_scaled_unless_its_length_is_given(
-    arguments: dict[str, Any], expected: tuple[bool, float | None, float]
+    arguments: dict[str, Any], expected: tuple[bool, float | None, float, int]
 ) -> None:
     model = VanillaPG("MlpPolicy", "CartPole-v1", device="cpu", **arguments)
-    assert (model.natural_gradient, model.target_kl, model.learning_rate) == expected
+    assert (model.natural_gradient, model.target_kl, model.learning_rate, model.n_steps) == expected
+
+
+def test_the_user_s_policy_kwargs_stay_the_user_s(tmp_path: Path) -> None:
+    """As given, so that ``load`` can compare them; and the optimizer is SGD again."""
+    given = {"net_arch": [4]}
+    model = VanillaPG("MlpPolicy", "CartPole-v1", n_steps=16, policy_kwargs=given, device="cpu").learn(16)
+    assert model.policy_kwargs == given == {"net_arch": [4]}
+    model.save(tmp_path / "model")
+    again = VanillaPG.load(tmp_path / "model", env=model.get_env(), policy_kwargs=given).learn(16)
+    assert type(again.policy.optimizer) is type(model.policy.optimizer) is th.optim.SGD
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

@@ -119,10 +119,11 @@ def test_a_critic_of_another_kind_takes_plain_steps(critic: Any, change: Any) ->
         assert th.equal(one, other)
 
 
-@pytest.mark.parametrize("targets", [th.full((N_ROWS,), 7.0).double(), th.zeros(N_ROWS).double()])
-def test_targets_that_do_not_differ_have_no_units(critic: Any, targets: th.Tensor) -> None:
+@pytest.mark.parametrize("targets", [[7.0] * N_ROWS, [0.0] * N_ROWS, [1e300, -1e300] * 3, [float("nan")] * N_ROWS])
+def test_targets_that_have_no_deviation_have_no_units(critic: Any, targets: list[float]) -> None:
+    """Equal ones, and those whose squares are no numbers any more."""
     policy, batch = critic
-    with units_of_targets(policy, own_parameters_of_critic(policy), batch, targets) as units:
+    with units_of_targets(policy, own_parameters_of_critic(policy), batch, th.tensor(targets).double()) as units:
         assert units == Units()
 
 
@@ -130,6 +131,10 @@ DEFAULTS: list[tuple[Any, dict[str, Any], bool]] = [
     (VanillaPG, {}, True),
     (OffPolicyISPG, {}, True),
     (REINFORCE, {}, False),
+    # Plain steps of the actor go with plain steps of the critic
+    (VanillaPG, {"learning_rate": 1e-3}, False),
+    (VanillaPG, {"learning_rate": 1e-3, "baseline": "none"}, False),
+    (VanillaPG, {"learning_rate": 1e-3, "normalize_value": True}, True),
     # A rate that is given is one of plain steps
     (VanillaPG, {"value_learning_rate": 1e-3}, False),
     (OffPolicyISPG, {"value_learning_rate": 1e-3, "normalize_value": True}, True),

@@ -42,6 +42,8 @@ class Default(int):
 
 #: The learning rate of a critic's own optimizer, where an algorithm has one by default, and the rows of its steps.
 VALUE_LEARNING_RATE, VALUE_BATCH_SIZE = 1e-3, Default(256)
+#: The rate of plain steps, in the critic's own units: batches are then so small that their targets say little of any.
+PLAIN_VALUE_LEARNING_RATE = 3e-3
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def without_critic(argument: Any) -> Any:
 
     The very object: a user's 1e-3 or 256 is another one, and is refused like any that has nothing to say.
     """
-    return None if argument is VALUE_LEARNING_RATE or argument is VALUE_BATCH_SIZE else argument
+    ours = (VALUE_LEARNING_RATE, PLAIN_VALUE_LEARNING_RATE, VALUE_BATCH_SIZE)
+    return None if any(argument is one for one in ours) else argument
 
 
 def steps_for(n_envs: int) -> int:

@@ -185,7 +185,7 @@ class PolicyGradientAlgorithm(Trainer):
         self.discount_gradient = discount_gradient
         self.loss_reduction: LossReduction = loss_reduction
         self.value_learning_rate = value_learning_rate if self.uses_critic else without_critic(value_learning_rate)
-        has_own_optimizer = self.value_learning_rate is not None
+        has_own_optimizer = self.uses_critic and self.value_learning_rate is not None
         defaults = critic_defaults(self.uses_critic, has_own_optimizer)
         self.returns: Returns = defaults.returns if returns is None else returns
         self.incomplete_episodes: IncompleteEpisodes = (
@@ -193,10 +193,9 @@ class PolicyGradientAlgorithm(Trainer):
         )
         self.bootstrap_truncated = defaults.bootstrap_truncated if bootstrap_truncated is None else bootstrap_truncated
         self.n_value_updates = defaults.n_value_updates if n_value_updates is None else n_value_updates
-        has_no_critic = not (self.uses_critic and has_own_optimizer)
-        self.value_batch_size = without_critic(value_batch_size) if has_no_critic else value_batch_size
-        is_default = value_learning_rate is VALUE_LEARNING_RATE and self.uses_critic
-        self.normalize_value = is_default if normalize_value is None else normalize_value
+        self.value_batch_size = value_batch_size if has_own_optimizer else without_critic(value_batch_size)
+        rate_is_ours = self.value_learning_rate is VALUE_LEARNING_RATE
+        self.normalize_value = rate_is_ours if normalize_value is None else normalize_value
         self.micro_batch_size = micro_batch_size
         self.log_gradient_variance = log_gradient_variance
         if env is not None:

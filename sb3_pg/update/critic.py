@@ -195,7 +195,7 @@ def units_of_targets(
 
 def _units_of(targets: th.Tensor) -> Units:
     mean, deviation = (part.item() for part in mean_and_std(targets))
-    if not deviation > 1e-6 * abs(mean):
+    if not 1e-6 * abs(mean) < deviation < math.inf:  # nan is neither, and the guard's to refuse
         return Units()
     # By a power of 2 weights are scaled, and scaled back, without rounding
     return Units(mean, 2.0 ** round(math.log2(deviation)))

@@ -8,6 +8,7 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.type_aliases import Schedule
 
+from sb3_pg.common.arguments import PLAIN_VALUE_LEARNING_RATE, VALUE_LEARNING_RATE
 from sb3_pg.data.checks import check_bool, check_int, check_not_negative, check_positive, check_positive_int, is_number
 
 #: Learning rates of a plain step by Adam, and of one by SGD along the natural gradient, which has a scale of its own or
@@ -15,38 +16,47 @@ from sb3_pg.data.checks import check_bool, check_int, check_not_negative, check_
 LEARNING_RATE, NATURAL_LEARNING_RATE, BOUNDED_LEARNING_RATE = 3e-3, 0.3, 1.0
 #: The bound of a step that nobody gave a length.
 TARGET_KL = 0.02
+#: Steps of each environment for a plain one: many small batches, as A2C takes them.
+PLAIN_N_STEPS = 8
 
 
 @dataclass(frozen=True)
 class StepDefaults:
-    """What the arguments are that say how the actor steps."""
+    """What the arguments are that go with how the actor steps.
+
+    :param n_steps: None: as many as suit the number of environments
+    """
 
     natural_gradient: bool
     target_kl: float | None
     learning_rate: float | Schedule
+    n_steps: int | None
+    value_learning_rate: float | Schedule | None
 
 
 def step_defaults(
     natural_gradient: bool | None,
     target_kl: float | None,
     learning_rate: float | Schedule | None,
-    has_joint_loss: bool,
+    n_steps: int | None,
+    value_learning_rate: float | Schedule | None,
     policy_kwargs: dict[str, Any],
 ) -> StepDefaults:
-    """What None stands for: a step scaled to a bound, unless something says how long a plain one is.
-
-    :param has_joint_loss: the critic's loss is part of the actor's, whose step it takes
-    """
+    """What None stands for: a step scaled to a bound, unless something says how long a plain one is."""
     if natural_gradient is None:
         names_an_optimizer = not policy_kwargs.keys().isdisjoint({"optimizer_class", "optimizer_kwargs"})
-        is_plain = learning_rate is not None or names_an_optimizer or has_joint_loss
+        is_plain = learning_rate is not None or names_an_optimizer or value_learning_rate is None
         natural_gradient = target_kl is not None or not is_plain
         target_kl = TARGET_KL if natural_gradient and target_kl is None else target_kl
     if learning_rate is None:
         by_sgd = natural_gradient and policy_kwargs.get("optimizer_class", th.optim.SGD) is th.optim.SGD
         natural_rate = NATURAL_LEARNING_RATE if target_kl is None else BOUNDED_LEARNING_RATE
         learning_rate = natural_rate if by_sgd else LEARNING_RATE
-    return StepDefaults(natural_gradient, target_kl, learning_rate)
+    if not natural_gradient:
+        n_steps = PLAIN_N_STEPS if n_steps is None else n_steps
+        if value_learning_rate is VALUE_LEARNING_RATE:
+            value_learning_rate = PLAIN_VALUE_LEARNING_RATE
+    return StepDefaults(natural_gradient, target_kl, learning_rate, n_steps, value_learning_rate)
 
 
 def check_natural_gradient(

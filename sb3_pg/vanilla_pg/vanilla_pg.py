@@ -45,6 +45,7 @@ class VanillaPG(PolicyGradientAlgorithm):
 
     :param learning_rate: of a plain step by Adam; None: 3e-3, or 0.3 where plain SGD steps along the natural gradient,
         1 with ``target_kl``
+    :param n_steps: None: 2,048 shared out among the environments, at least 64 each; 8 for plain steps
     :param gae_lambda: 0 is the one-step TD error; 1 is what was earned until the episode's end less V, or where
         ``n_steps`` cuts the episode, what was earned until there plus V of the rest, less V: Monte Carlo only with
         whole episodes (``n_episodes``, or ``incomplete_episodes="carry"``)
@@ -53,6 +54,8 @@ class VanillaPG(PolicyGradientAlgorithm):
     :param incomplete_episodes: None: ``"bootstrap"``, or ``"carry"`` without a critic
     :param bootstrap_truncated: None: True, or False without a critic
     :param n_value_updates: None: 10 with ``value_learning_rate``, or 1
+    :param value_learning_rate: by default 1e-3 with natural steps, in units of the targets; 3e-3 with plain ones, in
+        the critic's own
     :param value_batch_size: 256 by default where the critic has an optimizer of its own, else None
     :param natural_gradient: step along F^-1 g instead of g, F the Fisher matrix of the policy on the batch (Kakade
         2001). The parameters that the policy depends on then take that step by plain SGD unless ``policy_kwargs``
@@ -117,13 +120,13 @@ class VanillaPG(PolicyGradientAlgorithm):
         if natural_gradient is not None:
             check_bool("natural_gradient", natural_gradient)
         step = step_defaults(
-            natural_gradient, target_kl, learning_rate, value_learning_rate is None, policy_kwargs or {}
+            natural_gradient, target_kl, learning_rate, n_steps, value_learning_rate, policy_kwargs or {}
         )
         super().__init__(
             policy,
             env,
             learning_rate=step.learning_rate,
-            n_steps=n_steps,
+            n_steps=step.n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
             ent_coef=ent_coef,
@@ -142,7 +145,7 @@ class VanillaPG(PolicyGradientAlgorithm):
             incomplete_episodes=incomplete_episodes,
             bootstrap_truncated=bootstrap_truncated,
             n_value_updates=n_value_updates,
-            value_learning_rate=value_learning_rate,
+            value_learning_rate=step.value_learning_rate,
             value_batch_size=value_batch_size,
             normalize_value=normalize_value,
             micro_batch_size=micro_batch_size,
@@ -174,10 +177,13 @@ class VanillaPG(PolicyGradientAlgorithm):
             self.line_search_shrinking_factor,
             self.policy_kwargs.get("optimizer_class", th.optim.SGD),
         )
-        if self.natural_gradient and "optimizer_class" not in self.policy_kwargs:
-            # Adam would divide the direction by the scale that it was computed to have.
-            self.policy_kwargs = self.policy_kwargs | {"optimizer_class": th.optim.SGD}
+        user_kwargs = self.policy_kwargs
+        if self.natural_gradient:
+            # Adam would divide the direction by the scale that it was computed to have
+            self.policy_kwargs = {"optimizer_class": th.optim.SGD} | user_kwargs
         super()._setup_model()
+        # load() compares what it is given with what was given
+        self.policy_kwargs = user_kwargs
 
     def train(self) -> None:
         """One gradient step on the rollout, then the critic's own; none if there is nothing to learn from."""

@@ -7,7 +7,8 @@ passes, or no longer names a test, the run fails until it is taken off the list.
 
 from __future__ import annotations
 
-PPO_STEPS = "PPO's tuning: it takes a step on every 64 rows by default, OffPolicyISPG one on each rollout of 256"
+PPO_STEPS = "PPO's tuning: it takes a step on every 64 rows by default, OffPolicyISPG one on every 256"
+A2C_STEPS = "A2C's tuning: 500 to 2,000 steps are 100 to 400 updates of A2C, and one of OffPolicyISPG with its defaults"
 ASSERTION = "PPO's asserts: what it refuses with an AssertionError, we refuse with a ValueError, or mend (one row)"
 WITHOUT_MASKS = (
     "MaskablePPO refuses an environment without masks unless use_masking=False; there ours learns as SB3's PPO does "
@@ -40,9 +41,10 @@ LEFTOVERS: dict[str, dict[str, str]] = {
         ),
     },
     "A2C=sb3_pg:OffPolicyISPG": {
-        "tests/test_gae.py::test_infinite_horizon[True-OffPolicyISPG]": (
-            "A2C's tuning: 500 steps are 100 updates of A2C, and 32 of OffPolicyISPG with its default n_steps"
-        ),
+        "tests/test_gae.py::test_infinite_horizon[True-OffPolicyISPG]": A2C_STEPS,
+        "tests/test_identity.py::test_discrete[env1-OffPolicyISPG]": A2C_STEPS,
+        "tests/test_identity.py::test_discrete[env2-OffPolicyISPG]": A2C_STEPS,
+        "tests/test_identity.py::test_continuous[OffPolicyISPG]": A2C_STEPS,
         "tests/test_tensorboard.py::test_tensorboard[a2c]": (
             "A2C's name: the test looks for a log folder called A2C_1, ours is named after the class, as SB3's are"
         ),
@@ -63,7 +65,7 @@ LEFTOVERS: dict[str, dict[str, str]] = {
     },
     "MaskablePPO=sb3_pg:OffPolicyISPG": {
         "tests/test_invalid_actions.py::test_identity": (
-            "MaskablePPO's tuning: 2,048 steps are one rollout at its defaults (with which ours passes), 128 at ours"
+            "MaskablePPO's tuning: it takes a step on every 64 rows of one rollout (with which ours passes), ours on 256"
         ),
         "tests/test_invalid_actions.py::test_disabling_masking": WITHOUT_MASKS,
         "tests/test_invalid_actions.py::test_supports_multi_envs": WITHOUT_MASKS,

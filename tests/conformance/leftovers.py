@@ -65,7 +65,7 @@ LEFTOVERS: dict[str, dict[str, str]] = {
     },
     "MaskablePPO=sb3_pg:OffPolicyISPG": {
         "tests/test_invalid_actions.py::test_identity": (
-            "MaskablePPO's tuning: it takes a step on every 64 rows of one rollout (with which ours passes), ours on 256"
+            "MaskablePPO's tuning: a step on every 64 rows of one rollout (with which ours passes), ours takes 256"
         ),
         "tests/test_invalid_actions.py::test_disabling_masking": WITHOUT_MASKS,
         "tests/test_invalid_actions.py::test_supports_multi_envs": WITHOUT_MASKS,

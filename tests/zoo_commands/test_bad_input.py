@@ -73,6 +73,7 @@ def test_one_line(line: str, run: Run, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} <= FILES.keys()
 
 
+JOINT = "value_learning_rate:None n_value_updates:1 value_batch_size:None normalize_value:False"
 #: Saved with, gone on with, what the line must say.
 OTHER_MODELS = {
     "reinforce": [
@@ -80,7 +81,7 @@ OTHER_MODELS = {
         ("n_envs:4", "n_envs:4 baseline:'value'", "saved without a critic"),
     ],
     "vanillapg": [
-        ("n_envs:2", "n_envs:2 value_learning_rate:None n_value_updates:1", "leave value_learning_rate"),
+        ("n_envs:2", f"n_envs:2 {JOINT}", "leave value_learning_rate"),
         ("n_envs:2", "n_envs:2 natural_gradient:False", "natural_gradient"),
     ],
 }

@@ -11,10 +11,12 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from typing import Any
 
-import gymnasium
+import numpy as np
+from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.evaluation import evaluate_policy
 
 from benchmarks.provenance import Stamp, publish
 from benchmarks.runs import contender, kept, trained
@@ -22,6 +24,7 @@ from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.compare.anchors import published
 from sb3_pg.compare.comparison import Comparison, compare_records
 from sb3_pg.compare.verdict import verdict
+from sb3_pg.envs import make_vec_env
 
 PAGE, RESULTS, FOLDER = Path("docs/results/out_of_the_box.md"), Path("docs/results/out_of_the_box"), Path("runs/box")
 #: What is kept of the reports' files: they draw all figures themselves.
@@ -37,20 +40,24 @@ CONTENDERS = [contender(one.__name__, one) for one in (VanillaPG, OffPolicyISPG,
 STEPS, SEEDS, N_ENVS = 300_000, range(20, 25), (8, 1)
 
 
+class RandomActions:
+    """What ``evaluate_policy`` asks for actions: drawn uniformly."""
+
+    def __init__(self, action_space: spaces.Space[Any]) -> None:
+        self.action_space = action_space
+        self.action_space.seed(0)
+
+    def predict(self, observation: np.ndarray, state: Any = None, *_: Any, **__: Any) -> tuple[np.ndarray, Any]:
+        """An action for each observation."""
+        return np.array([self.action_space.sample() for _ in observation]), state
+
+
 def random_score(env_id: str, n_episodes: int = 20) -> float:
-    """Mean return of episodes of actions drawn uniformly."""
-    env = gymnasium.make(env_id)
-    env.action_space.seed(0)
-    returns = [0.0] * n_episodes
-    for episode in range(n_episodes):
-        env.reset(seed=episode)
-        over = False
-        while not over:
-            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-            returns[episode] += float(reward)
-            over = terminated or truncated
+    """Mean return of episodes of random actions."""
+    env = make_vec_env(env_id, 1, seed=0)
+    score, _ = evaluate_policy(RandomActions(env.action_space), env, n_episodes, warn=False)  # type: ignore[arg-type]
     env.close()
-    return mean(returns)
+    return float(np.mean(score))
 
 
 def scale(env_ids: Sequence[str] = ENV_IDS) -> dict[str, tuple[float, float]]:
@@ -69,6 +76,16 @@ def compared(n_envs: int, ends: Mapping[str, tuple[float, float]]) -> Comparison
     return compare_records(records, scale=dict(ends))
 
 
+def name_of(n_envs: int) -> str:
+    """What a section and its folder are called."""
+    return "1 environment" if n_envs == 1 else f"{n_envs} environments"
+
+
+def folder_of(n_envs: int) -> str:
+    """Where its report lies."""
+    return name_of(n_envs).replace(" ", "_")
+
+
 def table(found: Comparison, env_ids: Sequence[str]) -> str:
     """Final scores: a line a task, and one of all of them."""
     labels = [one.label for one in CONTENDERS]
@@ -82,17 +99,16 @@ def table(found: Comparison, env_ids: Sequence[str]) -> str:
     return "\n".join([*lines, "| **normalised, IQM** | " + " | ".join(cells) + " |"])
 
 
-def section(found: Comparison, n_envs: int) -> str:
+def section(found: Comparison, n_envs: int, ends: Mapping[str, tuple[float, float]]) -> str:
     """What the runs with so many environments show."""
     first, *others = verdict(found.analysis)
     episodic = compare_records(
         [record for record in found.records if record.env_id in EPISODIC],
-        scale={env_id: (zero, one) for env_id, zero, one in _scale_of(found) if env_id in EPISODIC},
+        scale={env_id: ends[env_id] for env_id in EPISODIC},
     ).analysis.aggregates
     own, theirs = (episodic[one.__name__]["IQM"] for one in (REINFORCE, A2C))
     listed = "\n".join(f"- {line}" for line in others)
-    name = f"{n_envs}_environments" if n_envs > 1 else "1_environment"
-    return f"""## {name.replace("_", " ")}
+    return f"""## {name_of(n_envs)}
 
 {table(found, ENV_IDS)}
 
@@ -103,30 +119,24 @@ def section(found: Comparison, n_envs: int) -> str:
 On the {len(EPISODIC)} tasks whose episodes end by themselves REINFORCE has {own.estimate:.2f} ({own.low:.2f} to
 {own.high:.2f}) and A2C {theirs.estimate:.2f} ({theirs.low:.2f} to {theirs.high:.2f}).
 
-[The whole report](out_of_the_box/{name}/report.html), one file to open in a browser, and the
-[scores](out_of_the_box/{name}/scores.csv).
+[The whole report](out_of_the_box/{folder_of(n_envs)}/report.html), one file to open in a browser, and the
+[scores](out_of_the_box/{folder_of(n_envs)}/scores.csv).
 """
 
 
-def _scale_of(found: Comparison) -> list[tuple[str, float, float]]:
-    normalisation = found.analysis.normalisation
-    ends = zip(normalisation.zero.tolist(), normalisation.one.tolist(), strict=True)
-    return [(env_id, zero, one) for env_id, (zero, one) in zip(found.analysis.env_ids, ends, strict=True)]
-
-
-def page(found: Mapping[int, Comparison]) -> str:
+def page(found: Mapping[int, Comparison], ends: Mapping[str, tuple[float, float]]) -> str:
     """How it was measured, and a section for each number of environments."""
-    ends = ", ".join(f"{env_id} {zero:,.0f} and {one:,.0f}" for env_id, zero, one in _scale_of(found[N_ENVS[0]]))
+    listed = ", ".join(f"{env_id} {zero:,.0f} and {one:,.0f}" for env_id, (zero, one) in ends.items())
     return f"""# Out of the box: plain defaults on ten tasks
 
 Made by `python -m benchmarks.out_of_the_box`. One line of code and no argument: `"MlpPolicy"` and the constructor's
 defaults, SB3's for PPO and A2C. {STEPS:,} environment steps, seeds {SEEDS[0]} to {SEEDS[-1]}, by which nothing was
 chosen. A score is the mean return of 20 episodes of the deterministic policy after the last update, the same episodes
 for all; a cell has the IQM over the seeds and their range. Normalised, 0 is the score of random actions and 1 the one
-that the RL Zoo publishes for PPO, of its tuned settings and longer training ({ends}).
+that the RL Zoo publishes for PPO, of its tuned settings and longer training ({listed}).
 PPO and A2C are Stable-Baselines3's.
 
-{chr(10).join(section(one, n_envs) for n_envs, one in found.items())}"""
+{chr(10).join(section(one, n_envs, ends) for n_envs, one in found.items())}"""
 
 
 def main() -> int:
@@ -136,12 +146,12 @@ def main() -> int:
     for n_envs in N_ENVS:
         with kept(FOLDER, RESULTS / "runs.tar.xz"):
             found[n_envs] = compared(n_envs, ends)
-        name = f"{n_envs}_environments" if n_envs > 1 else "1_environment"
-        written = found[n_envs].write(FOLDER / "report" / name, f"Plain defaults, {name.replace('_', ' ')}").parent
-        (RESULTS / name).mkdir(parents=True, exist_ok=True)
+        folder = folder_of(n_envs)
+        written = found[n_envs].write(FOLDER / "report" / folder, f"Plain defaults, {name_of(n_envs)}").parent
+        (RESULTS / folder).mkdir(parents=True, exist_ok=True)
         for file in KEPT:
-            shutil.copyfile(written / file, RESULTS / name / file)
-    publish(page(found), PAGE, stamp)
+            shutil.copyfile(written / file, RESULTS / folder / file)
+    publish(page(found, ends), PAGE, stamp)
     return 0
 
 

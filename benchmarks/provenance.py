@@ -57,19 +57,20 @@ class Page:
 
 OURS = ("reinforce", "vanillapg", "offpolicyispg")
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
+#: How runs are trained and scored, and not how they are kept, or how a report is worded and drawn.
+TRAINED_AND_SCORED = (
+    "sb3_pg.reinforce.reinforce",
+    "sb3_pg.vanilla_pg.vanilla_pg",
+    "sb3_pg.off_policy_ispg.off_policy_ispg",
+    "sb3_pg.compare.grid.evaluation",
+    "sb3_pg.compare.analysis",
+)
 #: By the name of the file in ``docs/results/``.
 PAGES = {
-    # Not how runs are kept, nor how the report is worded and drawn
     "classic.md": Page(
         "benchmarks.classic",
         tuple((algorithm, env_id) for algorithm in OURS for env_id in CLASSIC),
-        (
-            "sb3_pg.reinforce.reinforce",
-            "sb3_pg.vanilla_pg.vanilla_pg",
-            "sb3_pg.off_policy_ispg.off_policy_ispg",
-            "sb3_pg.compare.grid.evaluation",
-            "sb3_pg.compare.analysis",
-        ),
+        TRAINED_AND_SCORED,
     ),
     "defaults.md": Page("benchmarks.defaults"),
     "first_look.md": Page("benchmarks.first_look"),
@@ -83,6 +84,7 @@ PAGES = {
             ("offpolicyispg", "MountainCarContinuous-v0"),
         ),
     ),
+    "out_of_the_box.md": Page("benchmarks.out_of_the_box", sources=TRAINED_AND_SCORED),
     "samples.md": Page("benchmarks.samples", (("reinforce", "CartPole-v1"),)),
     "speed.md": Page("benchmarks.speed.__main__"),
     "trust_regions.md": Page("benchmarks.trust_regions"),

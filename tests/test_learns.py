@@ -235,10 +235,14 @@ def best_of_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int
     return goal.best
 
 
-@pytest.mark.parametrize("algorithm", [VanillaPG, OffPolicyISPG])
-def test_cartpole(algorithm: Algorithm) -> None:
-    """A mean of 490 over 100 episodes, which alone are 50,000 steps, within the budget, with the defaults."""
-    assert best_of_cartpole(algorithm, {}, 150_000, seed=201) >= 490.0
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "budget"),
+    # Along the natural gradient it takes longer here than by plain steps
+    [(VanillaPG, {"learning_rate": 3e-3}, 100_000), (VanillaPG, {}, 150_000), (OffPolicyISPG, {}, 100_000)],
+)
+def test_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int) -> None:
+    """A mean of 490 over 100 episodes within the budget, with the defaults."""
+    assert best_of_cartpole(algorithm, settings, budget, seed=201) >= 490.0
 
 
 def test_cartpole_by_whole_episodes() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import defaults, first_look, learning, runs, samples
+from benchmarks import defaults, first_look, learning, out_of_the_box, runs, samples
 from benchmarks.provenance import (
     FOLDER,
     MARK_COMMAND,
@@ -105,8 +105,12 @@ def test_a_page_says_what_it_was_measured_with_and_whether_it_is_stale(path: Pat
     )
 
 
+#: Whose runs are not there: to be taken off with the page.
+NOT_MADE_YET = {"out_of_the_box.md"}
+
+
 def test_every_page_is_there_and_made_by_a_module_that_is() -> None:
-    assert {path.name for path in FILES} == set(PAGES)
+    assert {path.name for path in FILES} == set(PAGES) - NOT_MADE_YET
     modules = [*(module for page in PAGES.values() for module in (page.module, *page.sources)), *UNCOUNTED]
     assert [module for module in modules if module_file(module, ROOT) is None] == []
 
@@ -376,6 +380,29 @@ def test_a_page_has_a_line_for_each_contender(
     assert len(rows) - headings == n_rows
     assert Stamp.read(page) == Stamp.now(module.TABLE)
     assert max(map(len, page.split("\n| ")[0].splitlines())) <= 120
+
+
+def test_the_page_of_plain_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of made-up runs: a line a task and number of environments, the scale, REINFORCE beside A2C, two reports."""
+
+    def made_up(_: Path, contenders: Any, env_ids: Any, seeds: Any, steps: int, **__: Any) -> list[Record]:
+        return [record(one, env_id, seed, steps) for one in contenders for env_id in env_ids for seed in seeds]
+
+    monkeypatch.setattr(out_of_the_box, "trained", made_up)
+    monkeypatch.setattr(out_of_the_box, "kept", lambda *_: nullcontext())
+    monkeypatch.setattr(out_of_the_box, "random_score", lambda _: -1000.0)
+    for name in ("PAGE", "RESULTS", "FOLDER"):
+        monkeypatch.setattr(out_of_the_box, name, tmp_path / getattr(out_of_the_box, name).name)
+    assert out_of_the_box.main() == 0
+    text = out_of_the_box.PAGE.read_text()
+    assert all(text.count(f"| {env_id} | ") == 2 for env_id in out_of_the_box.ENV_IDS)
+    assert "CartPole-v1 -1,000 and 500" in text and "REINFORCE has" in text and "## 1 environment" in text
+    assert {path.name for path in out_of_the_box.RESULTS.glob("*/report.html")} == {"report.html"}
+
+
+def test_random_actions_are_the_same_every_time() -> None:
+    scores = [out_of_the_box.random_score("CartPole-v1") for _ in range(2)]
+    assert scores[0] == scores[1] and 10 < scores[0] < 40
 
 
 def test_when_a_target_was_reached() -> None:

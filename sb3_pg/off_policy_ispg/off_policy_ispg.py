@@ -52,7 +52,7 @@ class OffPolicyISPG(ImportanceTrainer):
     Prefer it where batches are large or updates must stay near: several bounded steps get more out of a large batch
     than one does (``docs/results/samples.md``). Prefer REINFORCE or VanillaPG where the update must be the textbook's,
     and VanillaPG where batches can be small. With ``clip_range=0.2, batch_size=64`` and PPO's other
-    settings it is PPO. How the defaults were chosen: ``docs/results/defaults.md``.
+    settings it is PPO. What was tried for the defaults: ``benchmarks/defaults.py``.
 
     :param batch_size: rows of a gradient step, drawn anew each epoch; None: the whole batch. The levels of whole
         episodes take as many episodes as it needs to fill it.

@@ -26,7 +26,7 @@ class REINFORCE(PolicyGradientAlgorithm):
 
         model = REINFORCE("MlpPolicy", "CartPole-v1").learn(100_000)
 
-    How the defaults were chosen, and what else was tried: ``docs/results/defaults.md``.
+    What was tried for the defaults: ``benchmarks/defaults.py``.
 
     Prefer it where an estimator you can write down matters more than the last sample: for teaching, for research on
     estimators, as a plain yardstick beside PPO.

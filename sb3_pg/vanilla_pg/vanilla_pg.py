@@ -38,8 +38,8 @@ class VanillaPG(PolicyGradientAlgorithm):
 
         model = VanillaPG("MlpPolicy", "CartPole-v1").learn(50_000)
 
-    By default its step is as long as a bound on the KL makes it, along the natural gradient: no rate of a plain step
-    was right for all tasks (``docs/results/defaults.md``). A ``learning_rate`` or an optimizer asks for the plain one.
+    By default its step is as long as a bound on the KL makes it, along the natural gradient
+    (``benchmarks/defaults.py`` has what else was tried). A ``learning_rate`` or an optimizer asks for the plain one.
     Prefer it to REINFORCE where episodes are long or never end, and to A2C where a critic that keeps up matters. With
     ``value_learning_rate=None, n_value_updates=1`` and A2C's other settings it is A2C.
 

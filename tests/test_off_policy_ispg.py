@@ -69,14 +69,19 @@ ONE_STEP: dict[str, Any] = {"n_epochs": 1, "batch_size": None, "target_kl": None
     [
         {},
         {"value_learning_rate": None, "n_value_updates": 1, "ent_coef": 0.01},
-        {"normalize_advantage": True, "loss_reduction": "mean_length", "discount_gradient": True},
+        {
+            "normalize_value": True,
+            "normalize_advantage": True,
+            "loss_reduction": "mean_length",
+            "discount_gradient": True,
+        },
         {"returns": "reward_to_go", "incomplete_episodes": "truncate", "micro_batch_size": 50},
     ],
     ids=str,
 )
 def test_with_one_step_it_is_vanilla_pg(env_id: str, settings: dict[str, Any]) -> None:
     """Ten updates, to 1e-6: the ratios of a fresh batch are 1 up to the rounding of a second forward pass."""
-    shared = {"n_steps": 70, "gae_lambda": 0.9, "learning_rate": 1e-3} | settings
+    shared = {"n_steps": 70, "gae_lambda": 0.9, "learning_rate": 1e-3, "value_learning_rate": 1e-3} | settings
     ours = parameters_after(OffPolicyISPG, env_id, **ONE_STEP | shared)
     assert_same(ours, parameters_after(VanillaPG, env_id, **shared))
 

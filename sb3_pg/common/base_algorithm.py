@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -43,6 +46,7 @@ from sb3_pg.common.arguments import (
 from sb3_pg.common.trainer import Trainer
 from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
 from sb3_pg.estimators import LossReduction
+from sb3_pg.files import path_for_saving, whole_file
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
 from sb3_pg.policies.maskable import PolicyClass, check_policy_class, maskable, masked_predict, without_sde
 from sb3_pg.rollout.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
@@ -366,6 +370,19 @@ class PolicyGradientAlgorithm(Trainer):
         if action_masks is None:
             return super().predict(observation, state, episode_start, deterministic)
         return masked_predict(self.policy, action_masks, observation, state, episode_start, deterministic)
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """As in SB3; whenever the process is killed, the file is there whole, the old one or the new one."""
+        if not isinstance(path, (str, os.PathLike)):
+            super().save(path, exclude, include)
+            return
+        with whole_file(path_for_saving(path, "zip")) as unfinished:
+            super().save(unfinished, exclude, include)
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"

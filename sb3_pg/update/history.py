@@ -19,7 +19,7 @@ from sb3_pg.data.batch import Credit, EpisodeBatch, concatenate, concatenate_cre
 from sb3_pg.data.distributed import all_sum
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.estimators import log_mixture, path_log_ratio
-from sb3_pg.files import whole_file
+from sb3_pg.files import path_for_saving, whole_file
 from sb3_pg.policies.divergence import frozen_copy
 from sb3_pg.policies.passes import all_log_probs
 from sb3_pg.update.vtrace import VTrace
@@ -122,9 +122,7 @@ def save_history(path: str | pathlib.Path | io.BufferedIOBase, history: BatchHis
     if isinstance(path, io.BufferedIOBase):
         save_to_pkl(path, portable, verbose)
         return
-    path = pathlib.Path(path)
-    path = path if path.suffix else path.with_suffix(".pkl")
-    with whole_file(path) as unfinished:
+    with whole_file(path_for_saving(path, "pkl")) as unfinished:
         save_to_pkl(unfinished, portable, verbose)
 
 

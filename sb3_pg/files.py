@@ -32,13 +32,16 @@ def whole_file(path: Path) -> Iterator[Path]:
     :raises OSError: as ``open(path, "wb")`` does
     """
     target = Path(os.path.realpath(path))
-    old = _replaceable(target)
-    found = None if old is None else _new_part(target, old)
+    old = target.stat() if target.exists() else None
+    found = _new_part(target) if old is None or stat.S_ISREG(old.st_mode) else None
     if found is None:
         yield path
         return
     part, descriptor = found
     try:
+        if old is not None:
+            os.close(os.open(target, os.O_WRONLY))  # a folder's permissions would let a protected file be replaced
+            _take_after(old, descriptor)
         yield part
         os.fsync(descriptor)
         if sys.platform == "win32":  # which renames no open file
@@ -58,17 +61,25 @@ def path_for_saving(path: str | os.PathLike[str], suffix: str) -> Path:
     """
     path = Path(path)
     path = path if path.suffix else Path(f"{path}.{suffix}")
-    if path.is_dir():
-        warnings.warn(f"Path '{path}' is a folder. Will save instead to {path}_2", stacklevel=4)
+    while path.is_dir():
+        warnings.warn(f"Path '{path}' is a folder. Will save instead to {path}_2", stacklevel=3)
         path = Path(f"{path}_2")
     if not path.parent.exists():
-        warnings.warn(f"Path '{path.parent}' does not exist. Will create it.", stacklevel=4)
+        warnings.warn(f"Path '{path.parent}' does not exist. Will create it.", stacklevel=3)
         path.parent.mkdir(exist_ok=True, parents=True)
     return path
 
 
+def is_name_of(path: Path, descriptor: int) -> bool:
+    """Whether the name is that of the open file: another process may have removed it, and made another of that name."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
-def unlocked(path: Path) -> Iterator[bool]:
+def _unlocked(path: Path) -> Iterator[bool]:
     """Whether nobody writes a part any more; while the context lasts, nobody else is told so."""
     # Not through a link that somebody has put there, and not waiting for the other end of a pipe
     flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -78,12 +89,16 @@ def unlocked(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor, wait=False) and _is(path, descriptor)
+        yield (
+            stat.S_ISREG(os.fstat(descriptor).st_mode)
+            and _lock(descriptor, wait=False)
+            and is_name_of(path, descriptor)
+        )
     finally:
         os.close(descriptor)
 
 
-def remove_abandoned(target: Path) -> None:
+def _remove_abandoned(target: Path) -> None:
     """Remove the parts of a file that nobody writes any more."""
     try:
         names = os.listdir(target.parent)
@@ -92,32 +107,17 @@ def remove_abandoned(target: Path) -> None:
     beginning, end = _part_name(target)
     is_part = re.compile(rf"{re.escape(beginning)}[0-9a-f]{{16}}{re.escape(end)}")
     for part in (target.with_name(name) for name in names if is_part.fullmatch(name)):
-        with unlocked(part) as is_abandoned:
+        with _unlocked(part) as is_abandoned:
             if is_abandoned:
                 part.unlink(missing_ok=True)
 
 
-def _replaceable(target: Path) -> os.stat_result | bool | None:
-    """The old file's facts; False where there is none yet, None for what is written in place.
-
-    :raises OSError: for an old file that must not be written
-    """
-    try:
-        old = target.stat()
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISREG(old.st_mode):
-        return None
-    os.close(os.open(target, os.O_WRONLY))  # a folder's permissions would let a protected file be replaced
-    return old
-
-
-def _new_part(target: Path, old: os.stat_result | bool) -> tuple[Path, int] | None:
+def _new_part(target: Path) -> tuple[Path, int] | None:
     """An empty part under a name that nobody can have foreseen, locked for as long as its descriptor is open.
 
     :return: None if the folder takes no new files
     """
-    remove_abandoned(target)
+    _remove_abandoned(target)
     beginning, end = _part_name(target)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     while True:
@@ -127,14 +127,17 @@ def _new_part(target: Path, old: os.stat_result | bool) -> tuple[Path, int] | No
         except PermissionError:
             return None
         _lock(descriptor, wait=True)
-        if _is(part, descriptor):
-            break
+        if is_name_of(part, descriptor):
+            return part, descriptor
         os.close(descriptor)  # taken for abandoned, and removed before it was locked
-    if isinstance(old, os.stat_result) and sys.platform != "win32":
+
+
+def _take_after(old: os.stat_result, descriptor: int) -> None:
+    """Owner and mode of the file that is replaced."""
+    if sys.platform != "win32":
         with suppress(PermissionError):  # who may write a file need not be allowed to give it away
             os.fchown(descriptor, old.st_uid, old.st_gid)
         os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-    return part, descriptor
 
 
 def _part_name(target: Path) -> tuple[str, str]:
@@ -151,14 +154,6 @@ def _lock(descriptor: int, wait: bool) -> bool:
     except OSError:  # another has it, or the file system has no locks: then nothing is ever taken for abandoned
         return False
     return True
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    """Whether the name is that of the open file."""
-    try:
-        return os.path.samestat(path.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _flush_folder(folder: Path) -> None:

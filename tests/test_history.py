@@ -8,7 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -447,9 +447,9 @@ def test_interrupted_save(exists: bool, error: BaseException, tmp_path: Path, mo
         old = path.read_bytes()
     model.learn(96, reset_num_timesteps=False)
 
-    def half(target: Path, history: BatchHistory, verbose: int = 0) -> None:
+    def half(file: IO[bytes], history: BatchHistory, verbose: int = 0) -> None:
         content = pickle.dumps(history)
-        Path(target).write_bytes(content[: len(content) // 2])
+        file.write(content[: len(content) // 2])
         raise error
 
     with monkeypatch.context() as patched:

@@ -18,6 +18,8 @@ import torch as th
 from sb3_pg import REINFORCE, OffPolicyISPG
 from sb3_pg.files import whole_file
 
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
+
 Save = Callable[[Path], None]
 
 
@@ -27,7 +29,9 @@ def saved(request: pytest.FixtureRequest) -> Save:
     if request.param == "model":
         return REINFORCE("MlpPolicy", "CartPole-v1", device="cpu").save
     if request.param == "history":
-        return OffPolicyISPG("MlpPolicy", "CartPole-v1", n_reused_batches=1, device="cpu").save_replay_buffer
+        # verbose=2: SB3 then says what it overwrites, which the user's file is not
+        model = OffPolicyISPG("MlpPolicy", "CartPole-v1", n_reused_batches=1, verbose=2, device="cpu")
+        return model.save_replay_buffer
 
     def save(path: Path) -> None:
         with whole_file(path) as unfinished:
@@ -75,11 +79,16 @@ def test_what_fails_leaves_the_old_file(error: BaseException, tmp_path: Path, mo
 def test_a_planted_link_is_not_followed(saved: Save, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    for suffix in (".zip", ".pkl"):
-        (tmp_path / f".file.part{suffix}").symlink_to(victim)
-        (tmp_path / f".file.{os.getpid()}.part{suffix}").symlink_to(victim)
+    for name in (".file.part.zip", f".file.{os.getpid()}.part.zip"):
+        (tmp_path / name).symlink_to(victim)
     saved(tmp_path / "file.zip")
     assert victim.read_bytes() == b"precious"
+
+
+def test_what_is_no_file_is_written_in_place() -> None:
+    with whole_file(Path(os.devnull)) as place:
+        place.write_bytes(b"nothing")
+    assert place == Path(os.devnull) and place.is_char_device()
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
@@ -108,10 +117,11 @@ def test_names_are_as_in_sb3(tmp_path: Path) -> None:
     """A suffix where there is none, a folder that is not there, one that has the name; and no file at all."""
     model = REINFORCE("MlpPolicy", "CartPole-v1", device="cpu")
     model.save(str(tmp_path / "model"))
-    (tmp_path / "folder.zip").mkdir()
+    for name in ("folder.zip", "folder.zip_2"):
+        (tmp_path / name).mkdir()
     with pytest.warns(UserWarning, match="is a folder"):
         model.save(tmp_path / "folder.zip")
     with pytest.warns(UserWarning, match="does not exist"):
         model.save(tmp_path / "deep" / "model.zip")
-    assert others_than(tmp_path / "-") == ["deep", "folder.zip", "folder.zip_2", "model.zip"]
+    assert others_than(tmp_path / "-") == ["deep", "folder.zip", "folder.zip_2", "folder.zip_2_2", "model.zip"]
     model.save(io.BytesIO())

@@ -1,15 +1,10 @@
-"""What the policy-gradient algorithms share: their arguments, and how they are set up, saved and loaded."""
+"""What the policy-gradient algorithms share: their arguments, and how they are set up and called."""
 
 from __future__ import annotations
 
-import io
-import os
-import pathlib
-from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -20,8 +15,7 @@ from stable_baselines3.common.policies import (
     BasePolicy,
     MultiInputActorCriticPolicy,
 )
-from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg.common.arguments import (
@@ -31,11 +25,9 @@ from sb3_pg.common.arguments import (
     check_episodes,
     check_estimator,
     check_kwargs,
-    check_loaded_optimizer,
     check_normalization,
     check_numbers,
     check_quota,
-    check_saved_optimizers,
     check_sb3s,
     check_schedules,
     check_switches,
@@ -43,10 +35,9 @@ from sb3_pg.common.arguments import (
     steps_for,
     without_critic,
 )
-from sb3_pg.common.trainer import Trainer
+from sb3_pg.common.saving import SavedAlgorithm
 from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
 from sb3_pg.estimators import LossReduction
-from sb3_pg.files import path_for_saving, whole_file
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
 from sb3_pg.policies.maskable import PolicyClass, check_policy_class, maskable, masked_predict, without_sde
 from sb3_pg.rollout.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
@@ -55,7 +46,7 @@ from sb3_pg.rollout.masks import offers_masks
 SelfAlgorithm = TypeVar("SelfAlgorithm", bound="PolicyGradientAlgorithm")
 
 
-class PolicyGradientAlgorithm(Trainer):
+class PolicyGradientAlgorithm(SavedAlgorithm):
     """The base of REINFORCE and its relatives. Arguments that SB3's A2C has mean what they mean there.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` (with a critic if the baseline is one,
@@ -304,15 +295,6 @@ class PolicyGradientAlgorithm(Trainer):
             "episodes_per_env": None if self.n_episodes is None else max(1, self.n_episodes // self.n_envs),
         }
 
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, variables = super()._get_torch_save_params()
-        if self.value_optimizer is not None:
-            self._separate_critic()  # of the policy that is saved, even if it has not learned yet
-        return state_dicts + (["value_optimizer"] if self.value_learning_rate is not None else []), variables
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "value_optimizer", "_separated"]
-
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if not isinstance(self.rollout_buffer, EpisodeRolloutBuffer):
             raise ValueError(
@@ -370,35 +352,6 @@ class PolicyGradientAlgorithm(Trainer):
         if action_masks is None:
             return super().predict(observation, state, episode_start, deterministic)
         return masked_predict(self.policy, action_masks, observation, state, episode_start, deterministic)
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """As in SB3; whenever the process is killed, the file is there whole, the old one or the new one."""
-        if not isinstance(path, (str, os.PathLike)):
-            super().save(path, exclude, include)
-            return
-        with whole_file(path_for_saving(path, "zip")) as unfinished:
-            super().save(unfinished, exclude, include)
-
-    def set_parameters(
-        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
-    ) -> None:
-        """As in SB3.
-
-        :raises ValueError: also for the state of optimizers that this model, by its arguments, does not have
-        """
-        if isinstance(load_path_or_dict, dict):
-            states: Mapping[str, Any] = load_path_or_dict
-        else:
-            states = load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]
-        check_saved_optimizers(states.keys(), self.value_optimizer is not None, self.value_learning_rate)
-        super().set_parameters(dict(states), exact_match, device)
-        for optimizer in filter(None, (self.policy.optimizer, self.value_optimizer)):
-            check_loaded_optimizer(optimizer)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # The last rollout may go past the end: a schedule that falls to 0 would go on falling, and the update uphill

@@ -122,8 +122,8 @@ def save_history(path: str | pathlib.Path | io.BufferedIOBase, history: BatchHis
     if isinstance(path, io.BufferedIOBase):
         save_to_pkl(path, portable, verbose)
         return
-    with whole_file(path_for_saving(path, "pkl")) as unfinished:
-        save_to_pkl(unfinished, portable, verbose)
+    with whole_file(path_for_saving(path, "pkl")) as unfinished, unfinished.open("wb") as file:
+        save_to_pkl(file, portable, verbose)
 
 
 def _for_file(one: PastBatch) -> PastBatch:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sb3_pg.files import is_name_of
+
 LOCK = "lock"
 #: Names of ours beside a place.
 HIDDEN = re.compile(r"\.(?P<place>.+_\d+)\.cell-[\w-]+")
@@ -62,16 +64,9 @@ def _acquire(path: Path, wait: bool) -> int | None:
             os.close(descriptor)
             raise
         # Whoever had it before has removed it by now: then this lock is one on a file that nobody else will see
-        if _is_file(path, descriptor):
+        if is_name_of(path, descriptor):
             return descriptor
         os.close(descriptor)
-
-
-def _is_file(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import re
 import sys
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +128,18 @@ def test_dask(expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     with distributed.Client(**local, threads_per_worker=2):
         with pytest.raises(RuntimeError, match="cells need a process each: start workers of one thread"):
             fill(tmp_path, seeds=3, jobs=2, backend="dask")
+
+
+@pytest.mark.parametrize("n_steps", [64, -1], ids=["a grid", "one that is refused"])
+def test_no_file_stays_open(n_steps: int, tmp_path: Path) -> None:
+    """Of logs and of episodes: a grid in one process would run out of them."""
+    gc.collect()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ResourceWarning)
+        with pytest.raises(ValueError, match="n_steps") if n_steps < 0 else nullcontext():
+            fill(tmp_path, contenders=f"reinforce:n_envs=2:n_steps={n_steps}")
+        gc.collect()
+    assert [str(one.message) for one in warned if issubclass(one.category, ResourceWarning)] == []
 
 
 def test_nothing_is_done_twice(small_grid: Path, expected: dict[str, dict[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import get_device, set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.compare.grid import facts
 from sb3_pg.compare.grid.contenders import algorithm_class
@@ -79,6 +80,7 @@ class CellExperiment(ExperimentManager):
             device=cell.device,
         )
         self.cell, self.folder, self.command = cell, folder, list(command)
+        self._envs: list[VecEnv] = []
 
     def read_hyperparameters(self) -> tuple[Hyperparams, Hyperparams]:
         """Those of the cell."""
@@ -91,9 +93,19 @@ class CellExperiment(ExperimentManager):
         self.params_path = str(self.folder / self.env_name)
         os.makedirs(self.params_path)
 
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """As in the Zoo."""
+        self._envs.append(super().create_envs(n_envs, eval_env, no_log))
+        return self._envs[-1]
+
     def make_model(self) -> BaseAlgorithm:
-        """A model that has not learned yet, with its environments."""
-        made = self.setup_experiment()
+        """A model that has not learned yet, with its environments; these are closed where there is none."""
+        try:
+            made = self.setup_experiment()
+        except BaseException:
+            for env in self._envs:
+                env.close()
+            raise
         if made is None:
             raise RuntimeError("the Zoo has set up a search")
         return made[0]
@@ -176,6 +188,7 @@ def _learn(job: Job, folder: Path, found: dict[str, Any]) -> None:
         evaluations.finish()
     finally:
         found |= evaluations.facts()
+        model.logger.close()
         _close(model)
         eval_env.close()
     _refuse_nonfinite(model)

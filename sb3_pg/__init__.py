@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from sb3_pg.checkpoints import ResumeCallback, has_checkpoint
 from sb3_pg.envs import GymnasiumVecEnv, make_vec_env
 from sb3_pg.off_policy_ispg import OffPolicyISPG
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy
@@ -27,6 +28,8 @@ __all__ = [
     "MaskableMultiInputActorPolicy",
     "MultiInputActorPolicy",
     "OffPolicyISPG",
+    "ResumeCallback",
     "VanillaPG",
+    "has_checkpoint",
     "make_vec_env",
 ]

@@ -11,10 +11,10 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_pg.checkpoints import ResumableAlgorithm
 from sb3_pg.data.batch import Baseline
 from sb3_pg.data.checks import check_finite
 from sb3_pg.data.extras import ACTION_MASKS
@@ -23,7 +23,7 @@ from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 from sb3_pg.rollout.normalizer import NormalizerStatistics
 
 
-class EpisodeCollector(OnPolicyAlgorithm):
+class EpisodeCollector(ResumableAlgorithm):
     """An on-policy algorithm that fills an :class:`~sb3_pg.rollout.buffers.EpisodeRolloutBuffer`."""
 
     rollout_buffer: EpisodeRolloutBuffer
@@ -54,7 +54,8 @@ class EpisodeCollector(OnPolicyAlgorithm):
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
-        self._begin_quota(env, buffer)
+        self._at_edge()
+        self._begin_quota(buffer)
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
@@ -140,14 +141,20 @@ class EpisodeCollector(OnPolicyAlgorithm):
             statistics.restore()
             raise
 
-    def _begin_quota(self, env: VecEnv, buffer: EpisodeRolloutBuffer) -> None:
+    def _begin_quota(self, buffer: EpisodeRolloutBuffer) -> None:
         """Start every environment on a new episode when a new quota of whole episodes begins."""
         if self.n_episodes is None or buffer.carried_steps > 0 or np.all(self._last_episode_starts):
             return
+        self._reset_environments()
+
+    def _reset_environments(self) -> None:
         statistics = NormalizerStatistics(self._vec_normalize_env)
-        self._last_obs = env.reset()  # type: ignore[assignment]
+        super()._reset_environments()
         self._check_reset(statistics)
-        self._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
+
+    def _restart_episodes(self) -> None:
+        super()._restart_episodes()
+        self.rollout_buffer.forget()
 
     def _env_actions(self, actions: np.ndarray) -> np.ndarray:
         """Actions as the environment takes them: unscaled if the policy squashes, else clipped to the bounds."""

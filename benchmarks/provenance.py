@@ -24,10 +24,11 @@ import yaml
 ROOT = Path(__file__).parents[1]
 FOLDER = Path("docs/results")
 MARK_COMMAND = "python -m benchmarks.provenance --mark"
-#: No figure comes from these, or from modules below them: a bar, models whose runs say all of themselves, searches. The
-#: Zoo's names of our algorithms would bring every one of them along; a page imports those that it trains.
+#: No figure comes from these, or from modules below them: a bar, checkpoints, models whose runs say all of themselves,
+#: searches. The Zoo's names of our algorithms would bring every one of them along; a page imports those that it trains.
 UNCOUNTED = (
     "benchmarks.provenance",
+    "sb3_pg.checkpoints",
     "sb3_pg.compare.grid.display",
     "sb3_pg.compare.reading.saved_model",
     "sb3_pg.zoo.registration",

@@ -22,7 +22,7 @@ from sb3_pg.checkpoints.callback_state import callbacks
 from sb3_pg.checkpoints.preemption import Preemption
 from sb3_pg.checkpoints.resume_callback import ResumeCallback
 from sb3_pg.checkpoints.snapshot import Resumed, Run, emptied
-from sb3_pg.checkpoints.store import Checkpoint, newest
+from sb3_pg.checkpoints.store import Checkpoint, newest, read
 
 SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
 
@@ -55,12 +55,13 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         Its next ``learn(total_timesteps)``, given what the run's was given, ends where that would have ended. What the
         checkpoint holds is run as code: resume from nobody's folders but your own.
 
-        :param path: the folder of the checkpoints
+        :param path: the folder of the checkpoints, or one of them
         :param env: made in the same way as the run's
         :param device: where the model goes; None: where it was, or the CPU
         :raises ValueError: if there is no checkpoint, or it is another algorithm's, or of another environment
         """
-        checkpoint = newest(pathlib.Path(path))
+        place = pathlib.Path(path)
+        checkpoint = read(place) if place.is_file() else newest(place)
         if checkpoint is None:
             raise ValueError(
                 f"{path} has no checkpoint of a ResumeCallback that is whole: start with {cls.__name__}(...), or ask "
@@ -136,7 +137,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         """
         assert self._run is not None
         buffer = emptied(self.rollout_buffer) if at_end else self.rollout_buffer
-        return self._run.snapshot(self._iterations, time.time_ns() - self.start_time, buffer)
+        return self._run.snapshot(self._iterations, int(time.time_ns() - self.start_time), buffer)
 
     @property
     def is_at_edge(self) -> bool:
@@ -162,6 +163,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         resumed, has_logger = self._resumed, self._custom_logger
+        if resumed is not None:
+            self._last_obs = None  # the environments are to be reset: they are new
         if resumed is not None and not has_logger and resumed.log_folder is not None and self.tensorboard_log:
             # SB3 would number another folder
             kinds = ["tensorboard", *(["stdout"] if self.verbose >= 1 else [])]

@@ -14,6 +14,8 @@ from sb3_pg.checkpoints.resume_callback import ResumeCallback
 #: What belongs to the call of ``learn()``.
 OF_THE_CALL = frozenset({"model", "parent", "locals", "globals"})
 
+#: What every callback counts.
+COUNTERS = frozenset({"n_calls", "num_timesteps"})
 #: Those that have nothing to remember of a run.
 WITHOUT_MEMORY = (ProgressBarCallback, ResumeCallback)
 
@@ -71,11 +73,11 @@ def changed(
 def put_back(found: Mapping[str, BaseCallback], states: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Have callbacks remember what those of the other process did.
 
-    :return: those of which there is none now
+    :return: those of which there is none now, and that had more to remember than SB3's counters
     """
     for name in states.keys() & found.keys():
         vars(found[name]).update(states[name])
-    return [name for name, attributes in states.items() if attributes and name not in found]
+    return [name for name, attributes in states.items() if attributes.keys() - COUNTERS and name not in found]
 
 
 def _attributes(one: BaseCallback) -> dict[str, Any]:

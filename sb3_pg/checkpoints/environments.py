@@ -19,7 +19,7 @@ from sb3_pg.checkpoints.log_files import contents, rewrite
 from sb3_pg.checkpoints.pickling import ENVIRONMENTS, dumps, loads, unpicklable
 
 #: What an object has from its class, or from its processes, and is not its state.
-NO_STATE = {
+NO_STATE: dict[type, frozenset[str]] = {
     VecEnvWrapper: frozenset({"class_attributes"}),
     SubprocVecEnv: frozenset({"remotes", "work_remotes", "processes", "waiting", "closed"}),
 }
@@ -77,10 +77,8 @@ def state_of(found: Mapping[str, Any]) -> dict[str, Any]:
     """
     workers: dict[str, list[bytes]] = {}
     for name, one in found.items():
-        if isinstance(one, SubprocVecEnv):
+        if isinstance(one, (SubprocVecEnv, AsyncVectorEnv)):
             workers[name] = _call_workers(one, [None] * one.num_envs)
-        elif isinstance(one, AsyncVectorEnv):
-            raise CannotBeSavedError(f"the processes of {type(one).__name__} are not asked")
         elif not hasattr(one, "__dict__"):
             raise CannotBeSavedError(f"{type(one).__name__} has no attributes")
     return {
@@ -107,7 +105,10 @@ def put_back(found: Mapping[str, Any], state: Mapping[str, Any]) -> None:
 
 def attributes_of(one: object) -> dict[str, Any]:
     """The attributes of an environment that are its state."""
-    leave_out = [name for kind, names in NO_STATE.items() if isinstance(one, kind) for name in names]
+    if isinstance(one, AsyncVectorEnv):  # which has processes and their memory, and nothing else
+        return {}
+    kinds = [kind for kind in NO_STATE if isinstance(one, kind)]
+    leave_out = frozenset[str]().union(*(NO_STATE[kind] for kind in kinds))
     return {name: value for name, value in vars(one).items() if name not in leave_out and not isinstance(value, CODE)}
 
 
@@ -148,18 +149,24 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
 
 
 class _InWorker:
-    """Called in the process of an environment: take from it, or put back, what it is in the middle of."""
+    """Called in the process of an environment: take from it, or put back, what it is in the middle of.
 
-    def __call__(self, data: bytes | None) -> tuple[bool, bytes | str]:
-        env = sys._getframe(1).f_locals["env"]  # of SB3's worker, which has no other way to it
-        del vars(env)[_IN_WORKER]
+    :param data: what to put back; None to take
+    """
+
+    def __init__(self, data: bytes | None):
+        self.data = data
+
+    def __call__(self) -> tuple[bool, bytes | str]:
+        env = sys._getframe(1).f_locals["env"]  # of the worker's loop, which has no other way to it
         found = environments({"env": env})
+        for one in found.values():
+            vars(one).pop(_IN_WORKER, None)
         present = {**found, **writers(found)}
         try:
-            if data is None:
-                taken = {"environments": state_of(found), "random": random_states()}
-                return True, dumps(taken, present)
-            taken = loads(data, present)
+            if self.data is None:
+                return True, dumps({"environments": state_of(found), "random": random_states()}, present)
+            taken = loads(self.data, present)
             put_back(found, taken["environments"])
             set_random_states(taken["random"])
             return True, b""
@@ -167,12 +174,15 @@ class _InWorker:
             return False, unpicklable({type(one).__name__: attributes_of(one) for one in found.values()}, present)
 
 
-def _call_workers(vec_env: SubprocVecEnv, data: list[Any]) -> list[bytes]:
-    vec_env.set_attr(_IN_WORKER, _InWorker())
-    answers = []
-    for idx, one in enumerate(data):
-        is_done, answer = vec_env.env_method(_IN_WORKER, one, indices=[idx])[0]
+def _call_workers(vec_env: SubprocVecEnv | AsyncVectorEnv, data: list[Any]) -> list[bytes]:
+    if isinstance(vec_env, SubprocVecEnv):
+        for idx, one in enumerate(data):
+            vec_env.set_attr(_IN_WORKER, _InWorker(one), indices=[idx])
+        answers = vec_env.env_method(_IN_WORKER)
+    else:
+        vec_env.set_attr(_IN_WORKER, [_InWorker(one) for one in data])
+        answers = list(vec_env.call(_IN_WORKER))
+    for is_done, answer in answers:
         if not is_done:
             raise CannotBeSavedError(answer)
-        answers.append(answer)
-    return answers
+    return [answer for _, answer in answers]

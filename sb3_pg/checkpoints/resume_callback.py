@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_pg.checkpoints.store import Checkpoint, checkpoints_in, newest, write
+from sb3_pg.data.checks import check_positive_int
 
 if TYPE_CHECKING:
     from sb3_pg.checkpoints.snapshot import Run
@@ -43,8 +44,7 @@ class ResumeCallback(BaseCallback):
     def __init__(self, path: str | os.PathLike[str], every: int, keep: int = 2, verbose: int = 0):
         super().__init__(verbose)
         for name, value in (("every", every), ("keep", keep)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+            check_positive_int(name, value)
         self.folder = pathlib.Path(path)
         self.every = every
         self.keep = keep

@@ -37,6 +37,7 @@ SET_BY_LEARN = (
     *("num_timesteps", "_episode_num", "ep_info_buffer", "ep_success_buffer"),
     *("_last_obs", "_last_original_obs", "_last_episode_starts"),
 )
+IN_DISTRIBUTION = "exact in distribution only"
 MODEL, AROUND = "model.pt", "around.pt"
 
 
@@ -182,6 +183,9 @@ class Resumed:
         for name, statistics in self._state["statistics"].items():
             vars(self._environments[name]).update(statistics)
         model._restart_episodes()
+        message = f"The episodes under way begin anew: from here on the run is {IN_DISTRIBUTION}"
+        model.logger.info(message)
+        warnings.warn(message, UserWarning, stacklevel=7)
 
 
 def emptied(rollout_buffer: Any) -> Any:

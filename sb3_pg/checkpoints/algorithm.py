@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import secrets
-import time
 import warnings
 from typing import TypeVar
 
@@ -21,8 +20,8 @@ from stable_baselines3.common.utils import check_for_correct_spaces, get_device
 from sb3_pg.checkpoints.callback_state import callbacks
 from sb3_pg.checkpoints.preemption import Preemption
 from sb3_pg.checkpoints.resume_callback import ResumeCallback
-from sb3_pg.checkpoints.snapshot import Resumed, Run, emptied
-from sb3_pg.checkpoints.store import Checkpoint, newest, read
+from sb3_pg.checkpoints.snapshot import Resumed, Run
+from sb3_pg.checkpoints.store import newest, read
 
 SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
 
@@ -38,8 +37,9 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
     _run: Run | None = None
     _resumed: Resumed | None = None
     _preemption: Preemption | None = None
-    # Rollouts of this call of learn(); of them, those of the process before, if this call goes on with its
-    _iterations = 0
+    #: Rollouts of this call of ``learn()``.
+    iterations = 0
+    # Of them, those of the process before, if this call goes on with its
     _iterations_before: int | None = None
     _log_interval: int | None = None
 
@@ -129,16 +129,6 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
                 return
         super().dump_logs(iteration)
 
-    def snapshot(self, at_end: bool = False) -> Checkpoint:
-        """The run as it is, between an update and the next rollout.
-
-        :param at_end: whether the rollout buffer is still that of the last rollout
-        :raises ValueError: if something cannot be pickled
-        """
-        assert self._run is not None
-        buffer = emptied(self.rollout_buffer) if at_end else self.rollout_buffer
-        return self._run.snapshot(self._iterations, int(time.time_ns() - self.start_time), buffer)
-
     @property
     def is_at_edge(self) -> bool:
         """Whether the last rollout came to its end, so that there is something to go on from."""
@@ -150,9 +140,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
 
     def _reset_environments(self) -> None:
         """Reset the environments, as ``learn()`` does at first."""
-        assert self.env is not None
-        self._last_obs = self.env.reset()  # type: ignore[assignment]
-        self._last_episode_starts = np.ones((self.env.num_envs,), dtype=bool)
+        self._last_obs = self.env.reset()  # type: ignore[assignment, union-attr]
+        self._last_episode_starts = np.ones((self.n_envs,), dtype=bool)
 
     def _setup_learn(
         self,
@@ -171,7 +160,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             self.set_logger(configure(resumed.log_folder, kinds))
         total, root = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._custom_logger = has_logger
-        self._iterations = 0
+        self.iterations = 0
         if resumed is not None:
             total = self._go_on(resumed, total_timesteps, reset_num_timesteps)
         writing = [one for one in callbacks(root).values() if isinstance(one, ResumeCallback)]
@@ -196,7 +185,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         self._num_timesteps_at_start = steps if is_new_call else was["_num_timesteps_at_start"]
         self._total_timesteps = self._num_timesteps_at_start + total_timesteps
         if not is_new_call:
-            self._iterations = self._iterations_before = resumed.iterations
+            self.iterations = self._iterations_before = resumed.iterations
             if self._total_timesteps != was["_total_timesteps"]:
                 asked = was["_total_timesteps"] - was["_num_timesteps_at_start"]
                 warnings.warn(
@@ -216,8 +205,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             for one in self._run.callbacks.values():
                 if isinstance(one, ResumeCallback):
                     one.at_edge()
-        self._iterations += 1
+        self.iterations += 1
 
     def _excluded_save_params(self) -> list[str]:
-        own = ("_run_name", "_run", "_resumed", "_preemption", "_iterations", "_iterations_before", "_log_interval")
+        own = ("_run_name", "_run", "_resumed", "_preemption", "iterations", "_iterations_before", "_log_interval")
         return [*super()._excluded_save_params(), *own]

@@ -84,39 +84,37 @@ class ResumeCallback(BaseCallback):
         self.preempted = True
         self.write()
 
-    def _take(self) -> None:
-        assert self._run is not None
-        self._taken_at = time.monotonic()
-        self._in_memory = self.model.snapshot()  # type: ignore[attr-defined]  # of a model of ours
-        self._cost = time.monotonic() - self._taken_at
+    def _take(self, at_end: bool = False) -> None:
+        if self._run is not None:
+            self._taken_at = time.monotonic()
+            self._in_memory = self._run.snapshot(at_end)
+            self._cost = time.monotonic() - self._taken_at
 
     def write(self) -> None:
         """Write the newest snapshot, unless it is written."""
-        assert self._run is not None
         taken = self._in_memory
         if taken is None or taken.facts.steps == self._written:
             return
         path = write(self.folder, taken, self.keep)
-        if self._written is None:
-            self._say_what_is_lost()
+        if self._written is None and self._run is not None:
+            self._say_what_is_lost(self._run)
         self._written = taken.facts.steps
         if self.verbose >= 1:
             print(f"Checkpoint at step {taken.facts.steps}: {path}")
 
-    def _say_what_is_lost(self) -> None:
-        assert self._run is not None
-        if self._run.restarts:
+    def _say_what_is_lost(self, run: Run) -> None:
+        if run.restarts:
             warnings.warn(
                 "The environments cannot be saved in the middle of an episode, so a run that is resumed from "
                 f"{self.folder} restarts the episodes under way: it is exact in distribution only. What cannot be "
-                f"pickled is {self._run.restarts}",
+                f"pickled is {run.restarts}",
                 UserWarning,
                 stacklevel=2,
             )
-        if self._run.lost:
+        if run.lost:
             warnings.warn(
                 f"A run that is resumed from {self.folder} has these attributes of callbacks as their constructors "
-                f"make them, since they cannot be pickled: {', '.join(self._run.lost)}",
+                f"make them, since they cannot be pickled: {', '.join(run.lost)}",
                 UserWarning,
                 stacklevel=2,
             )
@@ -133,7 +131,7 @@ class ResumeCallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         if self.model.is_at_edge:  # type: ignore[attr-defined]  # and not broken off in a rollout
-            self._in_memory = self.model.snapshot(at_end=True)  # type: ignore[attr-defined]
+            self._take(at_end=True)
             self.preempted = False
         self.write()
 

@@ -77,15 +77,15 @@ class Run:
         others = self._other_environments
         return {**self._with_model, **self.callbacks, **others, **writers(others)}
 
-    def snapshot(self, iterations: int, elapsed: int, rollout_buffer: Any) -> Checkpoint:
+    def snapshot(self, at_end: bool = False) -> Checkpoint:
         """The run as it is, between an update and the next rollout.
 
-        :param iterations: rollouts of this call
-        :param elapsed: nanoseconds since it began
-        :param rollout_buffer: as it is before its first step
+        :param at_end: whether the rollout buffer is still that of the last rollout
         :raises ValueError: if the model cannot be pickled
         """
-        model, facts = self._model, {"iterations": iterations, "elapsed": elapsed}
+        model = self._model
+        rollout_buffer = emptied(model.rollout_buffer) if at_end else model.rollout_buffer
+        facts = {"iterations": model.iterations, "elapsed": int(time.time_ns() - model.start_time)}
         attributes = {name: value for name, value in vars(model).items() if name not in OF_THE_PROCESS}
         attributes["rollout_buffer"] = rollout_buffer
         state = {"model": attributes, "random": random_states(), **facts}

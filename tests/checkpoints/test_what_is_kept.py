@@ -21,7 +21,7 @@ from sb3_pg import REINFORCE, ResumeCallback, VanillaPG, has_checkpoint
 from sb3_pg.checkpoints.environments import environments, put_back, state_of, writers
 from sb3_pg.checkpoints.pickling import dumps, loads
 from sb3_pg.checkpoints.store import checkpoints_in, newest
-from tests.checkpoints.runs import Interrupt, Interrupted, Kind, learn
+from tests.checkpoints.runs import Interrupt, Interrupted, Kind
 from tests.helpers.environments import DiaryEnv
 from tests.helpers.models import differences, snapshot
 

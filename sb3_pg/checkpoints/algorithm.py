@@ -103,7 +103,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         if self._resumed is not None and log_interval is not None:
             log_interval = 1  # dump_logs() knows which
         try:
-            return super().learn(
+            super().learn(
                 total_timesteps,
                 callback,
                 log_interval,  # type: ignore[arg-type]  # None is "never"
@@ -111,6 +111,10 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
                 reset_num_timesteps,
                 progress_bar,
             )
+            if self._resumed is not None:  # the run was at its end: its logs are, too, once they are put back
+                self._put_in_place()
+                self._hold_rollout()
+            return self
         except BROKEN_PIPES:
             if self._preemption is None or not self._preemption.heard:
                 raise
@@ -199,13 +203,20 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
     def _at_edge(self) -> None:
         """Between an update and the next rollout: be where the run was that is resumed; take checkpoints."""
         if self._run is not None:
-            if self._resumed is not None:
-                resumed, self._resumed = self._resumed, None
-                resumed.put_in_place(self._run, goes_on=self._iterations_before is not None)
+            self._put_in_place()
             for one in self._run.callbacks.values():
                 if isinstance(one, ResumeCallback):
                     one.at_edge()
         self.iterations += 1
+
+    def _put_in_place(self) -> None:
+        """Be where the run was that is resumed, if one is."""
+        if self._resumed is not None and self._run is not None:
+            resumed, self._resumed = self._resumed, None
+            resumed.put_in_place(self._run, goes_on=self._iterations_before is not None)
+
+    def _hold_rollout(self) -> None:
+        """Have the next rollout begin with what the one knew that has not begun."""
 
     def _excluded_save_params(self) -> list[str]:
         own = ("_run_name", "_run", "_resumed", "_preemption", "iterations", "_iterations_before", "_log_interval")

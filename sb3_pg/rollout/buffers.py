@@ -95,6 +95,7 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         # Of each environment, step by step: episodes finished, whether the running one was seen from its beginning
         self._finished, self._seen_from_start = self._running.finished, self._running.seen_from_start
         self._found: FoundEpisodes | None = None
+        self._holds = False
         self.shown = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
         self.forget()
@@ -104,18 +105,22 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         may be lost, and without it they could not be put together again.
         """
         if self._found is None:
-            self._running = Running.nothing(self.n_envs)
+            self._running = self._running if self._holds else Running.nothing(self.n_envs)
         else:
             self._read(self._found.timeline)
             self._running = self._found.running(self._seen_from_start)
-        self._found, self.shown = None, None
+        self._found, self.shown, self._holds = None, None, False
         super().reset()
         self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
 
     def forget(self) -> None:
         """Drop the memory of unfinished episodes, because the next rollout does not continue them."""
-        self._found, self._running = None, Running.nothing(self.n_envs)
+        self._found, self._running, self._holds = None, Running.nothing(self.n_envs), False
         self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
+
+    def hold(self) -> None:
+        """Have the next :meth:`reset` know what this one knew: no step was played since."""
+        self._holds = True
 
     @property
     def carried_steps(self) -> int:

@@ -152,6 +152,9 @@ class EpisodeCollector(ResumableAlgorithm):
         super()._reset_environments()
         self._check_reset(statistics)
 
+    def _hold_rollout(self) -> None:
+        self.rollout_buffer.hold()
+
     def _restart_episodes(self) -> None:
         super()._restart_episodes()
         self.rollout_buffer.forget()

@@ -24,6 +24,7 @@ from sb3_pg.update.critic import ValueLoss, fit_critic, separate_critic
 from sb3_pg.update.episode_gradients import batch_snr, optimal_baseline
 from sb3_pg.update.gradient import Losses, Objective, Penalty, PolicyLoss, accumulate_gradient
 from sb3_pg.update.statistics import mean_episode_length, value_explained_variance, weight_statistics
+from sb3_pg.update.undo import Undo
 from sb3_pg.update.weighting import MAX_CARRIED_WEIGHT, carried_weights
 
 #: Share of the newest batch in the running mean of episode lengths.
@@ -56,6 +57,18 @@ class Trainer(EpisodeCollector):
         self._separated: list[object] = []
         self._mean_length: float | None = None
         self._iterations_without_update = 0
+        #: What the last update began with, until it is finished.
+        self.undo = Undo()
+
+    @property
+    def optimizers(self) -> list[th.optim.Optimizer]:
+        """The policy's, and the critic's own if it has one."""
+        return [one for one in (self.policy.optimizer, self.value_optimizer) if one is not None]
+
+    @property
+    def changed_by_update(self) -> list[object]:
+        """Whose attributes an update replaces."""
+        return [self]
 
     def _begin_update(self) -> EpisodeBatch | None:
         """Set the learning rates; return the episodes to learn from, or log that there are none and return None.

@@ -6,7 +6,6 @@ import math
 import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import compress
 from typing import Any
 
 import torch as th
@@ -16,6 +15,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 FEW = 2**13
 #: Attributes that every optimizer has: of these, only the state and the groups change in a step.
 OF_EVERY_OPTIMIZER = frozenset(vars(th.optim.SGD([th.zeros(())], lr=1.0)))
+#: What holds no tensor that a step could write into.
+PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
 
 
 class Undo:
@@ -29,31 +30,26 @@ class Undo:
         self._parts: list[object] = []
         self._with_buffers: list[th.nn.Module] = []
         self._found = _Found()
-        self._copies: list[th.Tensor] = []
-        self._squares = _Squares()
+        self._before, self._after = _Room(), _Room()
 
     def keep(self, policy: ActorCriticPolicy, optimizers: Sequence[th.optim.Optimizer]) -> None:
         """Remember everything as it is."""
-        before, self._found = self._found.tensors, _Found()
+        self._found = _Found()
         for optimizer in optimizers:
             self._found.add(optimizer)
-        parts = [policy, *(one for optimizer in optimizers for one in _parameters(optimizer))]
+        parts = [policy, *self._found.tensors]
         if not _are_same(parts, self._parts):  # to look for them is a good part of the time that all this takes
             self._parts, self._with_buffers = parts, [module for module in policy.modules() if module._buffers]
         for module in self._with_buffers:
             self._found.add(module._buffers)
-        tensors = self._found.tensors
-        if not (_are_same(before, tensors) and _have_room(tensors, self._copies)):
-            self._copies = [th.empty_like(tensor, requires_grad=False) for tensor in tensors]
-        with th.no_grad():
-            th._foreach_copy_(self._copies, tensors)
+        self._before.fill(self._found.tensors)
 
     def restore(self) -> None:
         """Make everything what it was at the last :meth:`keep`; gradients are gone."""
         for there, before in self._found.containers:
             _put_back(there, before)
         with th.no_grad():
-            for tensor, copy in zip(self._found.tensors, self._copies, strict=True):
+            for tensor, copy in zip(self._found.tensors, self._before.copies, strict=True):
                 if not th.equal(tensor, copy):
                     tensor.copy_(copy)
                 if tensor.requires_grad:
@@ -61,9 +57,13 @@ class Undo:
 
     def not_finite(self, policy: ActorCriticPolicy, optimizers: Sequence[th.optim.Optimizer]) -> list[str]:
         """The names of what is not finite now, or too large to be squared; a policy's buffers if they were finite."""
-        tensors = [one for optimizer in optimizers for one in (*_parameters(optimizer), *_remembered(optimizer))]
+        tensors = [one for optimizer in optimizers for one in (*_parameters(optimizer), *_remembered_by(optimizer))]
         tensors += [one for module in self._with_buffers for one in module._buffers.values() if one is not None]
-        return [] if self._squares.are_finite(tensors) else [*self._unsound(policy, optimizers)]
+        large = [one.detach() for one in tensors if one.numel() > FEW]
+        self._after.fill([one for one in tensors if one.numel() <= FEW])
+        sums = self._before.squares() + self._after.squares() + [_squared(one) for one in large]
+        # Overflow makes it infinite too: then each is looked at by itself
+        return [] if all(math.isfinite(one.item()) for one in sums) else [*self._unsound(policy, optimizers)]
 
     def was_not_finite(self, policy: ActorCriticPolicy) -> list[str]:
         """The names of the policy's parameters that were not finite at the last :meth:`keep`."""
@@ -89,7 +89,7 @@ class Undo:
 
     @property
     def _copy_of(self) -> dict[int, th.Tensor]:
-        return {id(tensor): copy for tensor, copy in zip(self._found.tensors, self._copies, strict=True)}
+        return {id(tensor): copy for tensor, copy in zip(self._found.tensors, self._before.copies, strict=True)}
 
 
 class _Found:
@@ -104,18 +104,14 @@ class _Found:
         """Look into it, and into what it holds."""
         if isinstance(value, th.Tensor):
             self.tensors.append(value)
-        elif isinstance(value, (dict, list, deque, th.optim.Optimizer)):
-            if id(value) not in self._seen:
-                self._seen.add(id(value))
-                self._add_container(value)
-        elif isinstance(value, tuple):
-            for one in value:
-                self.add(one)
+        elif isinstance(value, (dict, list, deque, th.optim.Optimizer)) and id(value) not in self._seen:
+            self._seen.add(id(value))
+            self._add_container(value)
 
     def _add_container(self, value: Any) -> None:
         if isinstance(value, th.optim.Optimizer):
             there = vars(value)
-            inside = [value.state, value.param_groups]
+            inside = [value.param_groups, value.state]
             if len(there) > len(OF_EVERY_OPTIMIZER):  # a user's own, with attributes of its own
                 inside += [one for name, one in there.items() if name not in OF_EVERY_OPTIMIZER]
         else:
@@ -123,7 +119,8 @@ class _Found:
             inside = there.values() if isinstance(there, dict) else there
         self.containers.append((there, there.copy()))
         for one in inside:
-            self.add(one)
+            if type(one) not in PLAIN:
+                self.add(one)
 
 
 def _put_back(there: Any, before: Any) -> None:
@@ -137,50 +134,45 @@ def _put_back(there: Any, before: Any) -> None:
         there.extend(before)
 
 
-class _Squares:
-    """The sum of the squares of all numbers in some tensors, which is finite only if each of them is.
-
-    Small tensors are first copied side by side, into room that is kept: a call for each would cost more.
-    """
+class _Room:
+    """Copies of some tensors. The small ones lie side by side, so that one call reads them all."""
 
     def __init__(self) -> None:
-        self._room_is_for: list[th.Tensor] = []
-        self._is_small: list[bool] = []
-        self._is_large: list[bool] = []
-        self._flats: list[th.Tensor] = []
-        self._rooms: list[th.Tensor] = []
+        self.copies: list[th.Tensor] = []
+        self._tensors: list[th.Tensor] = []
+        #: Tensors that hold all numbers of the copies between them.
+        self._pieces: list[th.Tensor] = []
 
-    def are_finite(self, tensors: list[th.Tensor]) -> bool:
-        """Whether the sum is finite; it may overflow."""
-        if not (_are_same(tensors, self._room_is_for) and _have_room(self._small(tensors), self._rooms)):
-            self._make_room(tensors)
+    def fill(self, tensors: list[th.Tensor]) -> None:
+        """Copy them; into the same room if it is the tensors of the last time."""
+        if not (_are_same(tensors, self._tensors) and _are_alike(tensors, self.copies)):
+            self._make(tensors)
         with th.no_grad():
-            th._foreach_copy_(self._rooms, self._small(tensors))
-            sums = [_squared(one) for one in (*self._flats, *compress(tensors, self._is_large))]
-            places = {one.device for one in sums}  # each is waited for only once
-            return all(math.isfinite(sum(one for one in sums if one.device == place)) for place in places)
+            th._foreach_copy_(self.copies, tensors)
 
-    def _small(self, tensors: list[th.Tensor]) -> list[th.Tensor]:
-        return [*compress(tensors, self._is_small)]
+    def squares(self) -> list[th.Tensor]:
+        """Sums of squares, scalars, which are finite only if every number that was copied is; they may overflow."""
+        return [_squared(piece) for piece in self._pieces]
 
-    def _make_room(self, tensors: list[th.Tensor]) -> None:
-        self._room_is_for = tensors
-        sizes = [one.numel() if one.is_floating_point() and one.layout is th.strided else 0 for one in tensors]
-        self._is_small, self._is_large = [0 < size <= FEW for size in sizes], [size > FEW for size in sizes]
-        small, rooms = self._small(tensors), dict[int, th.Tensor]()
-        self._flats = []
-        for kind in {(one.device, one.dtype) for one in small}:
-            alike = [place for place, one in enumerate(small) if (one.device, one.dtype) == kind]
-            sizes = [small[place].numel() for place in alike]
-            flat = th.zeros(sum(sizes), device=kind[0], dtype=kind[1])
-            self._flats.append(flat)
-            for place, room in zip(alike, flat.split(sizes), strict=True):
-                rooms[place] = room.view(small[place].shape)
-        self._rooms = [rooms[place] for place in range(len(small))]
+    def _make(self, tensors: list[th.Tensor]) -> None:
+        self._tensors = tensors
+        self.copies = [th.empty_like(one, requires_grad=False) for one in tensors]
+        numbers = [place for place, one in enumerate(self.copies) if one.is_floating_point()]
+        small = [place for place in numbers if self.copies[place].numel() <= FEW]
+        self._pieces = [self.copies[place] for place in numbers if place not in small]
+        for device, dtype in {(self.copies[place].device, self.copies[place].dtype) for place in small}:
+            alike = [
+                place for place in small if (self.copies[place].device, self.copies[place].dtype) == (device, dtype)
+            ]
+            sizes = [self.copies[place].numel() for place in alike]
+            flat = th.zeros(sum(sizes), device=device, dtype=dtype)
+            for place, piece in zip(alike, flat.split(sizes), strict=True):
+                self.copies[place] = piece.view(self.copies[place].shape)
+            self._pieces.append(flat)
 
 
-def _squared(tensor: th.Tensor) -> th.Tensor:
-    flat = tensor.reshape(-1)
+def _squared(numbers: th.Tensor) -> th.Tensor:
+    flat = numbers.reshape(-1)
     return th.dot(flat, flat)
 
 
@@ -192,16 +184,17 @@ def _parameters(optimizer: th.optim.Optimizer) -> list[th.Tensor]:
     return [one for group in optimizer.param_groups for one in group["params"]]
 
 
-def _remembered(optimizer: th.optim.Optimizer) -> list[th.Tensor]:
-    return [
-        value for state in optimizer.state.values() for value in state.values() if isinstance(value, th.Tensor)
-    ]
+def _remembered_by(optimizer: th.optim.Optimizer) -> list[th.Tensor]:
+    """What a user's own optimizer keeps of each number. PyTorch's keep what is finite after a finite gradient."""
+    if type(optimizer).__module__.startswith("torch.optim."):
+        return []
+    return [one for state in optimizer.state.values() for one in state.values() if isinstance(one, th.Tensor)]
 
 
 def _are_same(some: Sequence[object], others: Sequence[object]) -> bool:
     return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
-def _have_room(tensors: list[th.Tensor], rooms: list[th.Tensor]) -> bool:
-    """Whether the rooms that were made for these tensors still fit: ``policy.double()`` changes all of them."""
-    return not tensors or (tensors[0].dtype, tensors[0].device) == (rooms[0].dtype, rooms[0].device)
+def _are_alike(tensors: list[th.Tensor], others: list[th.Tensor]) -> bool:
+    """Whether the first ones are: ``policy.double()`` changes all."""
+    return not tensors or (tensors[0].dtype, tensors[0].device) == (others[0].dtype, others[0].device)

@@ -23,24 +23,23 @@ def all_or_nothing(train: Callable[[AnyTrainer], None]) -> Callable[[AnyTrainer]
 
     @functools.wraps(train)
     def whole_train(model: AnyTrainer) -> None:
+        """See above."""
         holders = [vars(holder) for holder in model.changed_by_update]
-        before, undo = [dict(attributes) for attributes in holders], model.undo
+        before, undo = [attributes.copy() for attributes in holders], model.undo
         undo.keep(model.policy, model.optimizers)
         try:
             train(model)
             _check_result(model)
         except BaseException as error:  # Ctrl-C too
+            message = _in_words(error, model)
             for attributes, were in zip(holders, before, strict=True):
                 attributes.update(were)
                 for name in attributes.keys() - were.keys():
                     del attributes[name]
             undo.restore()
             model.rollout_buffer.forget()
-            if isinstance(error, ValueError) and (names := undo.was_not_finite(model.policy)):
-                raise ValueError(
-                    f"{_listed(names)} had values that are not finite before this update, which changed nothing: load "
-                    "the parameters that were saved last (set_parameters), or begin with a new model."
-                ) from error
+            if message is not None:
+                raise ValueError(message) from error
             raise
 
     return whole_train
@@ -49,14 +48,32 @@ def all_or_nothing(train: Callable[[AnyTrainer], None]) -> Callable[[AnyTrainer]
 def _check_result(model: Trainer) -> None:
     """Refuse an update after which no other could follow; on all workers if on one."""
     names = model.undo.not_finite(model.policy, model.optimizers)
-    if not any_worker(bool(names)):
-        return
-    rates = sorted({float(group["lr"]) for one in model.optimizers for group in one.param_groups if "lr" in group})
-    raise ValueError(
-        f"After this update {_listed(names) or 'something on another worker'} would not be finite, or too large to "
-        f"learn on (learning rates: {', '.join(map(str, rates))}). The update was undone, the model can be saved. Lower "
-        "the learning rate, see that a schedule of it gives numbers, and that nothing has put NaN or infinity into an "
-        "optimizer's state."
+    if any_worker(bool(names)):
+        raise ValueError(_of_result(names or ["something on another worker"], model))
+
+
+def _in_words(error: BaseException, model: Trainer) -> str | None:
+    """Where an error comes from, if it is PyTorch's and doesn't say so; asked before anything is put back."""
+    if not isinstance(error, (ValueError, RuntimeError)):
+        return None
+    if names := model.undo.was_not_finite(model.policy):
+        return (
+            f"{_listed(names)} had values that are not finite before this update, which changed nothing: load the "
+            "parameters that were saved last (set_parameters), or begin with a new model."
+        )
+    if names := model.undo.not_finite(model.policy, model.optimizers):
+        return _of_result(names, model)
+    if isinstance(error, RuntimeError) and "overflow" in str(error):  # of a number that is no float32
+        return _of_result(["a step"], model)
+    return None
+
+
+def _of_result(names: list[str], model: Trainer) -> str:
+    rates = {float(group["lr"]) for one in model.optimizers for group in one.param_groups if "lr" in group}
+    return (
+        f"With this update {_listed(names)} would not be finite, or too large to learn on (learning rates: "
+        f"{', '.join(map(str, sorted(rates)))}). The update was undone, the model can be saved. Lower the learning "
+        "rate, see that a schedule of it gives numbers, and that nothing has put NaN or infinity into an optimizer."
     )
 
 

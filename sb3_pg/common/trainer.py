@@ -58,15 +58,15 @@ class Trainer(EpisodeCollector):
         self._mean_length: float | None = None
         self._iterations_without_update = 0
         #: What the last update began with, until it is finished.
-        self.undo = Undo()
+        self._undo = Undo()
 
     @property
-    def optimizers(self) -> list[th.optim.Optimizer]:
+    def _optimizers(self) -> list[th.optim.Optimizer]:
         """The policy's, and the critic's own if it has one."""
         return [one for one in (self.policy.optimizer, self.value_optimizer) if one is not None]
 
     @property
-    def changed_by_update(self) -> list[object]:
+    def _changed_by_update(self) -> list[object]:
         """Whose attributes an update replaces."""
         return [self]
 
@@ -237,6 +237,18 @@ class Trainer(EpisodeCollector):
         past = length if self._mean_length is None else self._mean_length
         self._mean_length = past + LENGTH_UPDATE * (length - past)
         self._record(statistics)
+        self._check_reach(statistics.get("approx_kl", 0.0))
+
+    def _check_reach(self, kl: float) -> None:
+        """Refuse an update to a policy whose parameters are finite, and what it is to draw from them is not."""
+        is_expln = getattr(self.policy.action_dist, "use_expln", False)  # it then grows as the logarithm does
+        log_std = None if is_expln else getattr(self.policy, "log_std", None)
+        std = 0.0 if log_std is None else log_std.exp().max().item()
+        if not (math.isfinite(kl) and math.isfinite(std)):
+            raise ValueError(
+                f"With this update the policy would go too far: its KL to the policy before is {kl}, its largest "
+                f"deviation {std}. It was undone, the model can be saved. Lower the learning rate, or set target_kl."
+            )
 
     @property
     def _logged(self) -> list[str]:

@@ -24,9 +24,9 @@ def all_or_nothing(train: Callable[[AnyTrainer], None]) -> Callable[[AnyTrainer]
     @functools.wraps(train)
     def whole_train(model: AnyTrainer) -> None:
         """See above."""
-        holders = [vars(holder) for holder in model.changed_by_update]
-        before, undo = [attributes.copy() for attributes in holders], model.undo
-        undo.keep(model.policy, model.optimizers)
+        holders = [vars(holder) for holder in model._changed_by_update]
+        before, undo = [attributes.copy() for attributes in holders], model._undo
+        undo.keep(model.policy, model._optimizers)
         try:
             train(model)
             _check_result(model)
@@ -47,7 +47,7 @@ def all_or_nothing(train: Callable[[AnyTrainer], None]) -> Callable[[AnyTrainer]
 
 def _check_result(model: Trainer) -> None:
     """Refuse an update after which no other could follow; on all workers if on one."""
-    names = model.undo.not_finite(model.policy, model.optimizers)
+    names = model._undo.not_finite(model.policy, model._optimizers)
     if any_worker(bool(names)):
         raise ValueError(_of_result(names or ["something on another worker"], model))
 
@@ -56,12 +56,12 @@ def _in_words(error: BaseException, model: Trainer) -> str | None:
     """Where an error comes from, if it is PyTorch's and doesn't say so; asked before anything is put back."""
     if not isinstance(error, (ValueError, RuntimeError)):
         return None
-    if names := model.undo.was_not_finite(model.policy):
+    if names := model._undo.was_not_finite(model.policy):
         return (
             f"{_listed(names)} had values that are not finite before this update, which changed nothing: load the "
             "parameters that were saved last (set_parameters), or begin with a new model."
         )
-    if names := model.undo.not_finite(model.policy, model.optimizers):
+    if names := model._undo.not_finite(model.policy, model._optimizers):
         return _of_result(names, model)
     if isinstance(error, RuntimeError) and "overflow" in str(error):  # of a number that is no float32
         return _of_result(["a step"], model)
@@ -69,7 +69,7 @@ def _in_words(error: BaseException, model: Trainer) -> str | None:
 
 
 def _of_result(names: list[str], model: Trainer) -> str:
-    rates = {float(group["lr"]) for one in model.optimizers for group in one.param_groups if "lr" in group}
+    rates = {float(group["lr"]) for one in model._optimizers for group in one.param_groups if "lr" in group}
     return (
         f"With this update {_listed(names)} would not be finite, or too large to learn on (learning rates: "
         f"{', '.join(map(str, sorted(rates)))}). The update was undone, the model can be saved. Lower the learning "

@@ -51,9 +51,9 @@ class ImportanceTrainer(PolicyGradientAlgorithm):
     replay_buffer: BatchHistory
 
     @property
-    def changed_by_update(self) -> list[object]:
+    def _changed_by_update(self) -> list[object]:
         """Whose attributes an update replaces."""
-        return [*super().changed_by_update, self.replay_buffer]
+        return [*super()._changed_by_update, self.replay_buffer]
 
     def _begin(self, batch: EpisodeBatch, credit: Credit) -> Update:
         """Join the past batches with the newest, and remember the policy as it is."""

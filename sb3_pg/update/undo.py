@@ -32,6 +32,10 @@ class Undo:
         self._found = _Found()
         self._before, self._after = _Room(), _Room()
 
+    def __reduce__(self) -> tuple[type[Undo], tuple[()]]:
+        """A copy of a model has room of its own."""
+        return Undo, ()
+
     def keep(self, policy: ActorCriticPolicy, optimizers: Sequence[th.optim.Optimizer]) -> None:
         """Remember everything as it is."""
         self._found = _Found()
@@ -111,12 +115,12 @@ class _Found:
     def _add_container(self, value: Any) -> None:
         if isinstance(value, th.optim.Optimizer):
             there = vars(value)
-            inside = [value.param_groups, value.state]
+            inside: list[Any] = [value.param_groups, value.state]
             if len(there) > len(OF_EVERY_OPTIMIZER):  # a user's own, with attributes of its own
                 inside += [one for name, one in there.items() if name not in OF_EVERY_OPTIMIZER]
         else:
             there = value
-            inside = there.values() if isinstance(there, dict) else there
+            inside = [*(there.values() if isinstance(there, dict) else there)]
         self.containers.append((there, there.copy()))
         for one in inside:
             if type(one) not in PLAIN:

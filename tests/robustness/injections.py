@@ -289,7 +289,7 @@ def _faults(
 
 
 def _faults_of_going_on(model: BaseAlgorithm, what: Injection) -> Iterator[str]:
-    updates = model._n_updates  # type: ignore[attr-defined]
+    updates = model._n_updates
     try:
         model.learn(3 * N_STEPS * what.n_envs, reset_num_timesteps=False)
     except Exception as error:
@@ -298,7 +298,7 @@ def _faults_of_going_on(model: BaseAlgorithm, what: Injection) -> Iterator[str]:
     env = model.get_env()
     assert env is not None
     yield from (f"{path} is not finite later" for path in not_finite(of_model(model) | {"w": of_wrappers(env)}))
-    if model._n_updates == updates:  # type: ignore[attr-defined]
+    if model._n_updates == updates:
         yield "learns no more"
 
 
@@ -315,7 +315,7 @@ def drawn(n_each: int, seed: int) -> list[Injection]:
     """So many of each kind and value, everything else at random."""
     rng = np.random.default_rng(seed)
     kinds = [*FROM_THE_ENVIRONMENT, *IN_A_STEP, *AT_THE_END, "rate as a schedule"]
-    every = []
+    every: list[Injection] = []
     for kind in kinds:
         for value in VALUES:
             every += [_draw(kind, value, rng, len(every)) for _ in range(n_each)]

@@ -25,6 +25,7 @@ from tests.helpers.models import (
     every_algorithm,
     every_estimator,
     make,
+    n_updates,
 )
 from tests.helpers.recording import Batches, assert_whole
 from tests.robustness.kept import not_finite, of_model
@@ -124,9 +125,10 @@ def test_an_update_that_is_broken_off(
 @every_algorithm
 def test_goes_on_as_a_model_that_was_never_refused(algorithm: Algorithm) -> None:
     """The same optimizer, the same moments: the next update is that of a twin."""
-    models = [make(algorithm, diary(2, lengths=[4]), **OWN_CRITIC) for _ in range(2)]
-    for model in models:
-        learn(model, 2)
+    models = []
+    for _ in range(2):
+        models.append(make(algorithm, diary(2, lengths=[4]), **OWN_CRITIC))
+        learn(models[-1], 2)
     handle = models[0].policy.optimizer.register_step_post_hook(Raise(RuntimeError("mine"), 1))
     with pytest.raises(RuntimeError, match="mine"):
         learn(models[0])
@@ -153,7 +155,7 @@ class Wandering(th.optim.Optimizer):
         self.n_steps = 0
         self.breaks = False
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.n_steps += 1
         self.trail.append(self.n_steps)
         self.sums["all"] += self.n_steps
@@ -197,6 +199,7 @@ class Normalised(BaseFeaturesExtractor):
         super().__init__(observation_space, 3)
         self.norm = th.nn.BatchNorm1d(3)
         self.register_buffer("mask", th.full((2,), -math.inf))
+        self.passes: th.Tensor
         self.register_buffer("passes", th.zeros(1))
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
@@ -235,12 +238,12 @@ def test_a_model_that_comes_with_such_parameters(algorithm: Algorithm, name: str
     """They are named before anything is done, and reading them in again mends it."""
     model = make(algorithm, diary(2), **JOINT_CRITIC)
     learn(model)
-    good = copy.deepcopy(model.get_parameters())
+    good: Any = copy.deepcopy(model.get_parameters())
     with th.no_grad():
         dict(model.policy.named_parameters())[name].view(-1)[0] = value
     calls: list[int] = []
     assert model.env is not None
-    model.env.reset = lambda: calls.append(1)  # type: ignore[assignment, return-value, func-returns-value]
+    model.env.reset = lambda: calls.append(1)  # type: ignore[assignment, return-value]
     bad = of_model(model)
     with pytest.raises(ValueError, match=f"{name}.*set_parameters"):
         learn(model)
@@ -257,6 +260,8 @@ def test_weights_that_a_callback_breaks(algorithm: Algorithm, space: spaces.Spac
     """Named at once where the action shows it; else when the rollout is over, and nothing is learned from it."""
 
     class Break(BaseCallback):
+        model: Any
+
         def _on_step(self) -> bool:
             if self.n_calls == 20:
                 self.model.policy.action_net.weight.data.fill_(math.nan)

@@ -7,6 +7,7 @@ and learning must go on in the mended environment. The counts are printed, by ki
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 import warnings
@@ -266,7 +267,7 @@ def inject(what: Injection) -> Outcome:
             rate.mend()
         faults = [*_faults(what, model, env, injector, error)]
         if not faults:
-            faults += _faults_of_going_on(model, what)
+            faults += _faults_of_going_on(model, what, may_wait=error is None and what.value == "1e38")
     return Outcome(error is not None, faults)
 
 
@@ -288,9 +289,13 @@ def _faults(
         yield from (f"{path} is not what it was" for path in differences(before, now))
 
 
-def _faults_of_going_on(model: BaseAlgorithm, what: Injection) -> Iterator[str]:
+def _faults_of_going_on(model: BaseAlgorithm, what: Injection, may_wait: bool) -> Iterator[str]:
+    """:param may_wait: a number that is finite may wait for the end of its episode, and be refused then"""
     updates = model._n_updates
     try:
+        if may_wait:
+            with contextlib.suppress(ValueError):
+                model.learn(N_STEPS * what.n_envs, reset_num_timesteps=False)
         model.learn(3 * N_STEPS * what.n_envs, reset_num_timesteps=False)
     except Exception as error:
         yield f"does not go on: {type(error).__name__}: {error}"

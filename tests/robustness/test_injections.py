@@ -1,12 +1,21 @@
-"""A few of the injections of :mod:`tests.robustness.injections`: of every kind, and every value."""
+"""Some of the injections of :mod:`tests.robustness.injections`: every kind, every value, behind every wrapper."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.robustness.injections import Injection, drawn, inject
+from sb3_pg import REINFORCE, VanillaPG
+from tests.robustness.injections import WRAPPERS, Injection, drawn, inject
+
+EVERYWHERE = [
+    Injection(kind, value, (REINFORCE, VanillaPG)[place % 2], wrapper=wrapper, n_envs=(1, 8)[place // 2 % 2])
+    for wrapper in WRAPPERS
+    for place, (kind, value) in enumerate(
+        [("observation", "nan"), ("observation", "1e38"), ("reward", "inf"), ("reset", "nan")]
+    )
+]
 
 
-@pytest.mark.parametrize("what", drawn(1, seed=7), ids=str)
+@pytest.mark.parametrize("what", [*drawn(1, seed=7), *EVERYWHERE], ids=str)
 def test_what_is_refused_leaves_no_trace(what: Injection) -> None:
     assert inject(what).faults == []

@@ -70,7 +70,7 @@ class Raise(BaseCallback):
 
 @every_algorithm
 @every_estimator
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38, 1e300])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
 def test_a_rate_that_goes_wrong_late(algorithm: Algorithm, estimator: dict[str, Any], value: float) -> None:
     """Whether it is looked at before or after the step."""
     rates = [value]
@@ -97,7 +97,7 @@ def test_a_rate_that_goes_wrong_late(algorithm: Algorithm, estimator: dict[str, 
 @every_algorithm
 @every_estimator
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("mine"), MemoryError()], ids=repr)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("mine")], ids=repr)
 def test_an_update_that_is_broken_off(
     algorithm: Algorithm, estimator: dict[str, Any], n: int, error: BaseException
 ) -> None:

@@ -31,13 +31,15 @@ def all_or_nothing(train: Callable[[AnyTrainer], None]) -> Callable[[AnyTrainer]
             train(model)
             _check_result(model)
         except BaseException as error:  # Ctrl-C too
-            message = _in_words(error, model)
-            for attributes, were in zip(holders, before, strict=True):
-                attributes.update(were)
-                for name in attributes.keys() - were.keys():
-                    del attributes[name]
-            undo.restore()
-            model.rollout_buffer.forget()
+            try:
+                message = _in_words(error, model)
+            finally:
+                for attributes, were in zip(holders, before, strict=True):
+                    attributes.update(were)
+                    for name in attributes.keys() - were.keys():
+                        del attributes[name]
+                undo.restore()
+                model.rollout_buffer.forget()
             if message is not None:
                 raise ValueError(message) from error
             raise
@@ -63,7 +65,7 @@ def _in_words(error: BaseException, model: Trainer) -> str | None:
         )
     if names := model._undo.not_finite(model.policy, model._optimizers):
         return _of_result(names, model)
-    if isinstance(error, RuntimeError) and "overflow" in str(error):  # of a number that is no float32
+    if isinstance(error, RuntimeError) and "without overflow" in str(error):  # of a number that is no float32
         return _of_result(["a step"], model)
     return None
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+
+#: What VecNormalize gives is in float32.
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class NormalizerStatistics:
@@ -47,7 +50,10 @@ class NormalizerStatistics:
                 del there[name]
 
     def are_finite(self) -> bool:
-        """Whether what is still being learned is: a finite number may be too large to be squared."""
+        """Whether what is still being learned is, in float32: a finite number may be too large to be squared.
+
+        In float64 it may not be, but everything that comes after it would be divided by that for ever.
+        """
         if not any(normalizer.training for normalizer in self.normalizers):
             return True
-        return all(math.isfinite(one.var.sum()) for one in self._running)
+        return all(one.var.sum() < LARGEST for one in self._running)  # which nan is not

@@ -86,6 +86,8 @@ class Injection:
         # or an infinite moment in the denominator may make a step of nothing
         if self.kind == "terminal observation":
             return self.value == "nan" or (self.value != "1e38" and self.wrapper in UNCLIPPED)
+        if self.kind in ("observation", "reward", "reset") and self.wrapper == "VecNormalize":
+            return True  # its variance would be the last word on everything
         return self.value != "1e38" and self.kind not in ("clip_range", "gSDE noise")
 
     def __str__(self) -> str:

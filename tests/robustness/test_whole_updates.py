@@ -343,3 +343,22 @@ def test_large_numbers_are_no_fault(algorithm: Algorithm) -> None:
     learn(model, 2)
     assert model._n_updates > updates
     assert np.isfinite([one.detach().numpy().sum() for one in model.policy.parameters()]).all()
+
+
+@every_algorithm
+def test_a_copy_of_a_model_is_put_back_as_the_model_is(algorithm: Algorithm) -> None:
+    """Each has copies of its own."""
+    model = make(algorithm, diary(2), **OWN_CRITIC)
+    learn(model, 2)
+    twin = copy.deepcopy(model)
+    before = of_model(model)
+    for one in (twin, model):
+        handle = one.policy.optimizer.register_step_post_hook(Raise(RuntimeError("mine"), 1))
+        with pytest.raises(RuntimeError, match="mine"):
+            learn(one)
+        handle.remove()
+        assert differences(before, of_model(one)) == []
+        state = next(iter(one.policy.optimizer.state.values()))
+        state["exp_avg" if "exp_avg" in state else "square_avg"].view(-1)[0] = math.nan
+        with pytest.raises(ValueError, match="finite"):
+            learn(one)

@@ -144,7 +144,7 @@ class EpisodeCollector(OnPolicyAlgorithm):
     def _check_statistics(self, statistics: NormalizerStatistics) -> None:
         if not statistics.are_finite():
             raise ValueError(
-                f"After time step {self.num_timesteps} a running variance of VecNormalize would be no finite float32: an "
+                f"After time step {self.num_timesteps} a running variance of VecNormalize would be no float32: an "
                 "observation or a reward is finite, but its square is not. Model and VecNormalize are as they were "
                 "before this step and can be saved; mend the environment, or clip what it gives."
             )

@@ -66,8 +66,11 @@ class Undo:
         large = [one.detach() for one in tensors if one.numel() > FEW]
         self._after.fill([one for one in tensors if one.numel() <= FEW])
         sums = self._before.squares() + self._after.squares() + [_squared(one) for one in large]
-        # Overflow makes it infinite too: then each is looked at by itself
-        return [] if all(math.isfinite(one.item()) for one in sums) else [*self._unsound(policy, optimizers)]
+        rates = [float(group.get("lr", 0.0)) for optimizer in optimizers for group in optimizer.param_groups]
+        if all(map(math.isfinite, (*rates, *(one.item() for one in sums)))):
+            return []
+        # Overflow makes a sum infinite too: each is looked at by itself
+        return [*self._unsound(policy, optimizers)]
 
     def was_not_finite(self, policy: ActorCriticPolicy) -> list[str]:
         """The names of the policy's parameters that were not finite at the last :meth:`keep`."""
@@ -77,6 +80,8 @@ class Undo:
     def _unsound(self, policy: ActorCriticPolicy, optimizers: Sequence[th.optim.Optimizer]) -> Iterator[str]:
         names = {id(one): name for name, one in policy.named_parameters()}
         for optimizer in optimizers:
+            if not all(math.isfinite(group.get("lr", 0.0)) for group in optimizer.param_groups):
+                yield f"the learning rate of {type(optimizer).__name__}"  # a line search may have undone the step
             for parameter in _parameters(optimizer):
                 name = names.get(id(parameter), "a parameter")
                 if not _is_finite(parameter.detach().square().sum()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sb3_pg import REINFORCE, VanillaPG
+from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from tests.robustness.injections import WRAPPERS, Injection, drawn, inject
 
 EVERYWHERE = [
@@ -15,7 +15,15 @@ EVERYWHERE = [
     )
 ]
 
+#: Whose step a line search undoes.
+HALVED = [
+    Injection(
+        "rate set in a callback", value, OffPolicyISPG, settings={"target_kl": 0.01, "kl_constraint": "backtrack"}
+    )
+    for value in ("nan", "-inf")
+]
 
-@pytest.mark.parametrize("what", [*drawn(1, seed=7), *EVERYWHERE], ids=str)
+
+@pytest.mark.parametrize("what", [*drawn(1, seed=7), *EVERYWHERE, *HALVED], ids=str)
 def test_what_is_refused_leaves_no_trace(what: Injection) -> None:
     assert inject(what).faults == []

@@ -24,6 +24,7 @@ from sb3_pg.update.critic import ValueLoss, fit_critic, separate_critic
 from sb3_pg.update.episode_gradients import batch_snr, optimal_baseline
 from sb3_pg.update.gradient import Losses, Objective, Penalty, PolicyLoss, accumulate_gradient
 from sb3_pg.update.statistics import mean_episode_length, value_explained_variance, weight_statistics
+from sb3_pg.update.undo import Undo
 from sb3_pg.update.weighting import MAX_CARRIED_WEIGHT, carried_weights
 
 #: Share of the newest batch in the running mean of episode lengths.
@@ -56,6 +57,18 @@ class Trainer(EpisodeCollector):
         self._separated: list[object] = []
         self._mean_length: float | None = None
         self._iterations_without_update = 0
+        #: What the last update began with, until it is finished.
+        self._undo = Undo()
+
+    @property
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        """The policy's, and the critic's own if it has one."""
+        return [one for one in (self.policy.optimizer, self.value_optimizer) if one is not None]
+
+    @property
+    def _changed_by_update(self) -> list[object]:
+        """Whose attributes an update replaces."""
+        return [self]
 
     def _begin_update(self) -> EpisodeBatch | None:
         """Set the learning rates; return the episodes to learn from, or log that there are none and return None.
@@ -224,6 +237,18 @@ class Trainer(EpisodeCollector):
         past = length if self._mean_length is None else self._mean_length
         self._mean_length = past + LENGTH_UPDATE * (length - past)
         self._record(statistics)
+        self._check_reach(statistics.get("approx_kl", 0.0))
+
+    def _check_reach(self, kl: float) -> None:
+        """Refuse an update to a policy whose parameters are finite, and what it is to draw from them is not."""
+        is_expln = getattr(self.policy.action_dist, "use_expln", False)  # it then grows as the logarithm does
+        log_std = None if is_expln else getattr(self.policy, "log_std", None)
+        std = 0.0 if log_std is None else log_std.exp().max().item()
+        if not (math.isfinite(kl) and math.isfinite(std)):
+            raise ValueError(
+                f"With this update the policy would go too far: its KL to the policy before is {kl}, its largest "
+                f"deviation {std}. It was undone, the model can be saved. Lower the learning rate, or set target_kl."
+            )
 
     @property
     def _logged(self) -> list[str]:

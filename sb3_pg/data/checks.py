@@ -90,6 +90,13 @@ def check_positive_int(name: str, value: object, or_none: bool = False) -> None:
     check_int(name, value, 1, or_none)
 
 
+def is_all_finite(array: np.ndarray) -> bool:
+    """Whether every number of an array is finite."""
+    # A finite sum of squares settles it for few numbers (for many it would start threads of its own); an infinite one
+    # may only have overflowed
+    return (array.size <= MAX_DOT_SIZE and math.isfinite(np.vdot(array, array))) or bool(np.isfinite(array).all())
+
+
 def check_finite(
     what: str, values: np.ndarray | dict[str, np.ndarray], n_envs: int, step: int, first_env: int = 0
 ) -> None:
@@ -101,11 +108,7 @@ def check_finite(
     """
     for given in values.values() if isinstance(values, dict) else (values,):
         array = np.asarray(given)
-        if array.dtype.kind != "f":
-            continue
-        # A finite sum of squares settles it for few numbers (for many it would start threads of its own); an infinite
-        # one may only have overflowed
-        if (array.size <= MAX_DOT_SIZE and math.isfinite(np.vdot(array, array))) or np.isfinite(array).all():
+        if array.dtype.kind != "f" or is_all_finite(array):
             continue
         bad = ~np.isfinite(array).reshape(n_envs, -1).all(axis=1)
         env = int(np.flatnonzero(bad)[0])

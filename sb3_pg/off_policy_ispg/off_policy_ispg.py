@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg.common.arguments import VALUE_BATCH_SIZE, VALUE_LEARNING_RATE, check_switches
+from sb3_pg.common.whole_updates import all_or_nothing
 from sb3_pg.data.batch import Baseline, Credit, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_positive, check_schedule
 from sb3_pg.estimators import (
@@ -265,6 +266,7 @@ class OffPolicyISPG(ImportanceTrainer):
 
     # --- learning --------------------------------------------------------------------------------------------------
 
+    @all_or_nothing
     def train(self) -> None:
         """Up to ``n_epochs`` passes over the rollout and the batches kept; none if there is nothing to learn from."""
         batch = self._begin_update()

@@ -50,6 +50,11 @@ class ImportanceTrainer(PolicyGradientAlgorithm):
     vtrace_max_ratio: float | None
     replay_buffer: BatchHistory
 
+    @property
+    def _changed_by_update(self) -> list[object]:
+        """Whose attributes an update replaces."""
+        return [*super()._changed_by_update, self.replay_buffer]
+
     def _begin(self, batch: EpisodeBatch, credit: Credit) -> Update:
         """Join the past batches with the newest, and remember the policy as it is."""
         rows = self._rows_per_pass

@@ -61,3 +61,22 @@ def _on_which_depends(output: th.Tensor, parameters: list[nn.Parameter]) -> set[
         output.sum(), parameters, retain_graph=True, allow_unused=True
     )
     return {parameter for parameter, slope in zip(parameters, slopes, strict=True) if slope is not None}
+
+
+def not_finite_parameters(policy: ActorCriticPolicy) -> list[str]:
+    """The names of those that are to be learned and have a value that is not finite."""
+    learned = [(name, one) for name, one in policy.named_parameters() if one.requires_grad]
+    return [name for name, one in learned if not bool(one.detach().isfinite().all())]
+
+
+def check_parameters(policy: ActorCriticPolicy, cause: Exception | None = None) -> None:
+    """Refuse a policy that cannot be learned on, nor act.
+
+    :param cause: what became of it
+    :raises ValueError: which names its parameters that are not finite
+    """
+    if names := not_finite_parameters(policy):
+        raise ValueError(
+            f"The policy has parameters that are not finite: {', '.join(names)}. Nothing was learned from that: load "
+            "those that were saved last (set_parameters), or begin with a new model."
+        ) from cause

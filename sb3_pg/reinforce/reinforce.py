@@ -9,6 +9,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.common.whole_updates import all_or_nothing
 from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.estimators import LossReduction, score_function_surrogate
@@ -106,6 +107,7 @@ class REINFORCE(PolicyGradientAlgorithm):
             _init_setup_model=_init_setup_model,
         )
 
+    @all_or_nothing
     def train(self) -> None:
         """One gradient step on the episodes of the rollout; none if no episode ended."""
         batch = self._begin_update()

@@ -26,6 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.policies.acting import actor_of
 from sb3_pg.policies.evaluation import NO_EXTRAS
+from sb3_pg.policies.parameters import check_parameters
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 from sb3_pg.rollout.masks import masks_for
 
@@ -85,6 +86,7 @@ class RolloutActor:
         self._begin(policy)
 
     def _begin(self, policy: ActorCriticPolicy) -> None:
+        self._policy = policy
         self._first = self._buffer.pos
         self._masks = masks_for(policy, self._env, self._use_masking)
         if self._masks is None:
@@ -94,10 +96,17 @@ class RolloutActor:
             self._actor.watch()
 
     def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
-        """Draw ``(n_envs, *action_shape)`` actions, under the masks of the environments as they are now."""
+        """Draw ``(n_envs, *action_shape)`` actions, under the masks of the environments as they are now.
+
+        :raises ValueError: which names the policy's parameters that are not finite, if it is they that draw none
+        """
         if self._masks is not None:
             self.extras = {ACTION_MASKS: self._masks.read()}
-        return self._actor.act(obs, self.extras)
+        try:
+            return self._actor.act(obs, self.extras)
+        except (ValueError, RuntimeError) as error:  # PyTorch's, of parameters that are no distribution's
+            check_parameters(self._policy, error)
+            raise
 
     @property
     def said(self) -> tuple[th.Tensor | dict[str, th.Tensor] | None, th.Tensor | None, th.Tensor | None]:

@@ -16,8 +16,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.checkpoints import ResumableAlgorithm
 from sb3_pg.data.batch import Baseline
-from sb3_pg.data.checks import check_finite
+from sb3_pg.data.checks import check_finite, is_all_finite
 from sb3_pg.data.extras import ACTION_MASKS
+from sb3_pg.policies.parameters import check_parameters
 from sb3_pg.rollout.acting import RolloutActor
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 from sb3_pg.rollout.normalizer import NormalizerStatistics
@@ -48,7 +49,8 @@ class EpisodeCollector(ResumableAlgorithm):
         """Collect a rollout: as in SB3, but rewards stay raw, and with ``n_episodes`` it may end early.
 
         :return: False if a callback ended the training
-        :raises ValueError: for a reward or an observation that is not finite, or action masks that are none
+        :raises ValueError: for a reward, an observation, an action or a log-prob that is not finite, or action masks
+            that are none
         """
         buffer: EpisodeRolloutBuffer = rollout_buffer  # type: ignore[assignment]
         self.policy.set_training_mode(False)
@@ -60,7 +62,7 @@ class EpisodeCollector(ResumableAlgorithm):
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
         actor = RolloutActor(self.policy, buffer, n_rollout_steps, callback, env, self.use_masking)
-        statistics = NormalizerStatistics(self._vec_normalize_env)
+        statistics = NormalizerStatistics(env)
 
         while n_steps < n_rollout_steps and not buffer.quota_filled:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -79,7 +81,7 @@ class EpisodeCollector(ResumableAlgorithm):
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
             self.num_timesteps += env.num_envs
-            self._check_step(new_obs, rewards, statistics)  # type: ignore[arg-type]
+            self._check_step(new_obs, rewards, dones, infos, statistics)  # type: ignore[arg-type]
             # Give access to local variables
             callback.update_locals(locals())
             if not callback.on_step():
@@ -99,6 +101,7 @@ class EpisodeCollector(ResumableAlgorithm):
             actor.follow(self.policy)
 
         actor.finish()
+        self._check_policy(buffer)
         self._keep_edge(buffer)
         buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
         self.logger.record("rollout/episodes", buffer.n_episodes_ended)
@@ -109,22 +112,59 @@ class EpisodeCollector(ResumableAlgorithm):
         return True
 
     def _check_step(
-        self, new_obs: np.ndarray | dict[str, np.ndarray], rewards: np.ndarray, statistics: NormalizerStatistics
+        self,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+        statistics: NormalizerStatistics,
     ) -> None:
         """Refuse what is not finite; what a VecNormalize was given first, since it spreads NaN and clips infinity."""
         try:
-            if self._vec_normalize_env is not None:
-                original, earned = self._vec_normalize_env.old_obs, self._vec_normalize_env.old_reward
-                check_finite("The observation", original, self.n_envs, self.num_timesteps)
-                check_finite("The reward", earned, self.n_envs, self.num_timesteps)
+            for normalizer in reversed(statistics.normalizers):
+                check_finite("The observation", normalizer.old_obs, self.n_envs, self.num_timesteps)
+                check_finite("The reward", normalizer.old_reward, self.n_envs, self.num_timesteps)
             check_finite("The observation", new_obs, self.n_envs, self.num_timesteps)
             check_finite("The reward", rewards, self.n_envs, self.num_timesteps)
+            if self.bootstrap_truncated:
+                self._check_last_observations(np.asarray(dones).nonzero()[0], infos)
+            self._check_statistics(statistics)
         except ValueError:
             statistics.restore()
             raise
 
+    def _check_last_observations(self, envs: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Refuse those of episodes that a time limit ended, if they are not finite: their value would not be either."""
+        for env in envs.tolist():
+            last_obs = infos[env].get("terminal_observation")
+            if last_obs is not None and infos[env].get("TimeLimit.truncated", False):
+                parts = last_obs if isinstance(last_obs, dict) else {"": last_obs}
+                batched = {key: np.asarray(part)[None] for key, part in parts.items()}
+                check_finite("The terminal observation", batched, 1, self.num_timesteps, first_env=env)
+
+    def _check_statistics(self, statistics: NormalizerStatistics) -> None:
+        if not statistics.are_finite():
+            raise ValueError(
+                f"After time step {self.num_timesteps} a running variance of VecNormalize would be no float32: an "
+                "observation or a reward is finite, but its square is not. Model and VecNormalize are as they were "
+                "before this step and can be saved; mend the environment, or clip what it gives."
+            )
+
+    def _check_policy(self, buffer: EpisodeRolloutBuffer) -> None:
+        """Refuse a rollout of a policy that is no distribution: some draw actions all the same."""
+        said = {"log-prob": buffer.log_probs} | ({"value": buffer.values} if self.uses_critic else {})
+        for what, column in said.items():
+            if not is_all_finite(given := np.asarray(column)[: buffer.pos]):
+                check_parameters(self.policy)
+                raise ValueError(
+                    f"The policy gave a {what} that is not finite in this rollout "
+                    f"({given[~np.isfinite(given)][0]}), though its parameters are finite: its observations may be too "
+                    "large (VecNormalize scales them), or a learning rate was. Nothing was learned from this rollout."
+                )
+
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        statistics = NormalizerStatistics(self._vec_normalize_env)
+        check_parameters(self.policy)
+        statistics = NormalizerStatistics(self.env)
         result = super()._setup_learn(*args, **kwargs)
         self._check_reset(statistics)
         return result
@@ -132,11 +172,11 @@ class EpisodeCollector(ResumableAlgorithm):
     def _check_reset(self, statistics: NormalizerStatistics) -> None:
         """Refuse first observations that are not finite, and have VecNormalize forget them."""
         try:
-            normalizer = self._vec_normalize_env
-            original = None if normalizer is None else normalizer.old_obs
-            if original is not None:
-                check_finite("The observation", original, self.n_envs, self.num_timesteps)
+            for normalizer in reversed(statistics.normalizers):
+                if (original := getattr(normalizer, "old_obs", None)) is not None:  # none before the first reset
+                    check_finite("The observation", original, self.n_envs, self.num_timesteps)
             check_finite("The observation", self._last_obs, self.n_envs, self.num_timesteps)  # type: ignore[arg-type]
+            self._check_statistics(statistics)
         except ValueError:
             statistics.restore()
             raise
@@ -148,7 +188,7 @@ class EpisodeCollector(ResumableAlgorithm):
         self._reset_environments()
 
     def _reset_environments(self) -> None:
-        statistics = NormalizerStatistics(self._vec_normalize_env)
+        statistics = NormalizerStatistics(self.env)
         super()._reset_environments()
         self._check_reset(statistics)
 
@@ -163,10 +203,21 @@ class EpisodeCollector(ResumableAlgorithm):
         """Actions as the environment takes them: unscaled if the policy squashes, else clipped to the bounds."""
         if not isinstance(self.action_space, spaces.Box):
             return actions
+        if not is_all_finite(actions):
+            self._refuse_actions(actions)
         if self.policy.squash_output:
             return self.policy.unscale_action(actions)
         clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
         return clipped
+
+    def _refuse_actions(self, actions: np.ndarray) -> None:
+        check_parameters(self.policy)
+        env = int(np.flatnonzero(~np.isfinite(actions).reshape(len(actions), -1).all(axis=1))[0])
+        raise ValueError(
+            f"The action of environment {env} at time step {self.num_timesteps + self.n_envs} is not finite: "
+            f"{actions[env]}. It was not played, and the model is as it was before this rollout. The policy's "
+            "parameters are finite: look at its noise (use_sde), and at how large its observations are."
+        )
 
     def _episode_ends(self, envs: np.ndarray, infos: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
         """Of episodes that ended: whether a time limit ended them, and the value of what would have followed.
@@ -187,9 +238,6 @@ class EpisodeCollector(ResumableAlgorithm):
                         "no value to bootstrap with: it counts as the end of the task. SB3's VecEnvs give it."
                     )
                     continue
-                parts = last_obs if isinstance(last_obs, dict) else {"": last_obs}
-                batched = {key: np.asarray(part)[None] for key, part in parts.items()}
-                check_finite("The terminal observation", batched, 1, self.num_timesteps, first_env=int(envs[idx]))
                 terminal_obs, _ = self.policy.obs_to_tensor(last_obs)
                 with th.no_grad():
                     values[idx] = self.policy.predict_values(terminal_obs).item()

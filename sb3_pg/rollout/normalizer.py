@@ -1,31 +1,59 @@
-"""The statistics of a VecNormalize, kept so that one observation that is not finite does not spoil them for ever."""
+"""What VecNormalize keeps, kept so that one number that is not finite does not spoil it for ever."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+
+#: What VecNormalize gives is in float32.
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class NormalizerStatistics:
-    """The running means and variances of a VecNormalize, as they were at a moment.
+    """All that the VecNormalize wrappers around an environment keep, as it was at a moment.
 
-    :param normalizer: None for none, and then nothing happens
+    :param env: with any number of them, or none, and then nothing happens
     """
 
-    def __init__(self, normalizer: VecNormalize | None):
-        self._running: list[RunningMeanStd] = []
-        if normalizer is not None:
-            of_obs = getattr(normalizer, "obs_rms", None)  # absent where observations are left alone
-            self._running = [*(of_obs.values() if isinstance(of_obs, dict) else filter(None, [of_obs]))]
-            self._running.append(normalizer.ret_rms)
+    def __init__(self, env: VecEnv | None):
+        #: From the outermost to the innermost.
+        self.normalizers: list[VecNormalize] = []
+        while isinstance(env, VecEnvWrapper):
+            if isinstance(env, VecNormalize):
+                self.normalizers.append(env)
+            env = env.venv
+        self._running = [
+            one
+            for normalizer in self.normalizers
+            for value in vars(normalizer).values()
+            for one in (value.values() if isinstance(value, dict) else (value,))
+            if isinstance(one, RunningMeanStd)
+        ]
+        self._holders: list[object] = [*self.normalizers, *self._running]
         self.keep()
 
     def keep(self) -> None:
-        """Remember them as they are. SB3 replaces the arrays and never writes into them: no copy is needed."""
-        if self._running:
-            self._kept = [(one.mean, one.var, one.count) for one in self._running]
+        """Remember everything as it is. SB3 replaces the arrays, but for the returns, into which it writes."""
+        self._kept: list[dict[str, Any]] = [vars(holder).copy() for holder in self._holders]
+        for kept, normalizer in zip(self._kept, self.normalizers, strict=False):
+            kept["returns"] = normalizer.returns.copy()
 
     def restore(self) -> None:
-        """Make them what they were at the last :meth:`keep`."""
-        for one, (mean, var, count) in zip(self._running, self._kept if self._running else (), strict=True):
-            one.mean, one.var, one.count = mean, var, count
+        """Make everything what it was at the last :meth:`keep`."""
+        for holder, kept in zip(self._holders, self._kept, strict=True):
+            there = vars(holder)
+            there.update(kept)
+            for name in there.keys() - kept.keys():
+                del there[name]
+
+    def are_finite(self) -> bool:
+        """Whether what is still being learned is, in float32: a finite number may be too large to be squared.
+
+        In float64 it may not be, but everything that comes after it would be divided by that for ever.
+        """
+        if not any(normalizer.training for normalizer in self.normalizers):
+            return True
+        return all(one.var.sum() < LARGEST for one in self._running)  # which nan is not

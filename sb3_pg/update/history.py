@@ -83,14 +83,16 @@ class BatchHistory:
         if self.size == 0:
             return WeightedSample(batch, credit, th.zeros_like(log_prob), log_prob)
         newest = PastBatch(self._next_number, batch, credit, frozen_copy(policy), {self._next_number: log_prob})
-        every = [newest, *self._past]
+        # Copies: what the history holds is replaced, and never written into, so that an update can be undone
+        past = [dataclasses.replace(one, log_probs={**one.log_probs}) for one in self._past]
+        every = [newest, *past]
         for one in every:
             for other in every:
                 if other is not one and one.number not in other.log_probs:
                     rows = whole_batch(other.batch)
                     other.log_probs[one.number] = all_log_probs(one.policy, other.batch, rows, micro_batch_size)
         if vtrace is not None:
-            for one in self._past:
+            for one in past:
                 one.batch = vtrace.renewed(policy, one.batch, micro_batch_size)
                 one.credit = vtrace.credit(one.batch, one.log_probs[newest.number])
         sample = WeightedSample(
@@ -99,7 +101,7 @@ class BatchHistory:
             _log_mixture(every, weighting),
             th.cat([one.log_probs[newest.number] for one in every]),
         )
-        self._past.appendleft(newest)
+        self._past = deque(every[: self.size], maxlen=self.size)
         self._next_number += 1
         self._forget_policies()
         return sample

@@ -12,6 +12,7 @@ from torch import nn
 
 from sb3_pg.common.arguments import VALUE_BATCH_SIZE, VALUE_LEARNING_RATE, check_kwargs
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.common.whole_updates import all_or_nothing
 from sb3_pg.data.batch import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_bool
 from sb3_pg.data.minibatches import whole_batch
@@ -185,6 +186,7 @@ class VanillaPG(PolicyGradientAlgorithm):
         # load() compares what it is given with what was given
         self.policy_kwargs = user_kwargs
 
+    @all_or_nothing
     def train(self) -> None:
         """One gradient step on the rollout, then the critic's own; none if there is nothing to learn from."""
         batch = self._begin_update()

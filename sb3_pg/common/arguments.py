@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, get_args
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device
 
 from sb3_pg.data.batch import IncompleteEpisodes, Returns
@@ -97,11 +100,13 @@ def check_sb3s(
     check_kwargs(policy_kwargs=policy_kwargs, rollout_buffer_kwargs=rollout_buffer_kwargs)
     check_bool("use_sde", use_sde)
     check_int("sde_sample_freq", sde_sample_freq, -1)
-    check_int("stats_window_size", stats_window_size, 0)
+    check_int("stats_window_size", stats_window_size, 1)
+    if isinstance(stats_window_size, int) and stats_window_size > sys.maxsize:
+        raise ValueError(f"stats_window_size must be at most {sys.maxsize}, got {stats_window_size}")
     if not (tensorboard_log is None or isinstance(tensorboard_log, (str, os.PathLike))):
         raise ValueError(f"tensorboard_log must be the path of a folder or None, got {tensorboard_log!r}")
-    if not isinstance(verbose, bool):  # which SB3 takes for 0 and 1
-        check_int("verbose", verbose, 0)
+    if not isinstance(verbose, (bool, int, np.integer)) or verbose not in (0, 1, 2):  # True is 1
+        raise ValueError(f"verbose must be 0 (nothing), 1 or 2 (all there is), got {verbose!r}")
     check_int("seed", seed, 0, or_none=True)
     if isinstance(seed, (int, np.integer)) and seed >= 2**32:
         raise ValueError(f"seed must be below 2**32, which is what NumPy takes, got {seed}")
@@ -109,6 +114,43 @@ def check_sb3s(
         get_device(device)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"device must be 'auto', 'cpu' or another of PyTorch's, got {device!r}: {error}") from error
+
+
+@lru_cache
+def arguments_of(algorithm: type) -> tuple[str, ...]:
+    """The names of what an algorithm's constructor takes, and of what those of its bases take."""
+    names = (name for base in algorithm.__mro__ for name in inspect.signature(base.__init__).parameters)  # type: ignore[misc]
+    return tuple(dict.fromkeys(names))
+
+
+def check_learn(total_timesteps: object, callback: object, log_interval: object, tb_log_name: object) -> None:
+    """Refuse what SB3's ``learn()`` would fail on later, or take for something else.
+
+    :raises ValueError: naming the argument, what was given and what is valid
+    """
+    if not is_number(total_timesteps) or not total_timesteps >= 0:
+        raise ValueError(f"total_timesteps must be a number >= 0, got {total_timesteps!r}")
+    check_positive_int("log_interval", log_interval, or_none=True)
+    if not (tb_log_name is None or isinstance(tb_log_name, (str, os.PathLike))):
+        raise ValueError(f"tb_log_name must be a string or None, got {tb_log_name!r}")
+    parts = callback if isinstance(callback, list) else [callback]
+    is_function = callback is None or (callable(callback) and not isinstance(callback, type))
+    if not is_function and not all(isinstance(part, BaseCallback) for part in parts):
+        raise ValueError(
+            "callback must be a BaseCallback of SB3's, a list of them, a function of (locals, globals), or None, got "
+            f"{callback!r}"
+        )
+
+
+def check_buffer_arguments(buffer: RolloutBuffer, n_steps: int) -> None:
+    """Refuse what a callback may have put in the place of the buffer's own, and steps that it has no room for."""
+    check_unit_interval("rollout_buffer.gamma", buffer.gamma)
+    check_unit_interval("rollout_buffer.gae_lambda", buffer.gae_lambda)
+    if n_steps > buffer.buffer_size:
+        raise ValueError(
+            f"n_steps={n_steps} is more than the model's rollout buffer has room for: write n_steps <= "
+            f"{buffer.buffer_size}, or give n_steps when the model is made or loaded"
+        )
 
 
 def check_numbers(

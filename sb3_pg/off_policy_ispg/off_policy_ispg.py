@@ -221,7 +221,7 @@ class OffPolicyISPG(ImportanceTrainer):
             if callable(value):
                 check_schedule(name, value)
             else:
-                check_positive(name, value, or_none="no clipping")
+                check_positive(name, value, or_none="no clipping", may_be_infinite=False)
         # The RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
         is_unused = callable(self.clip_range) and self.clip_range(1.0) == 0
         check_importance(
@@ -274,7 +274,8 @@ class OffPolicyISPG(ImportanceTrainer):
         advantages = self._advantages(batch, returns, self._baseline(batch, returns))
         credit = Credit(returns, advantages, self._value_targets(batch, returns))
         update = self._begin(batch, credit)
-        clip_range, clip_range_vf = self._clip_range(self.clip_range), self._clip_range(self.clip_range_vf)
+        clip_range = self._clip_range(self.clip_range)
+        clip_range_vf = self._clip_range(self.clip_range_vf, "clip_range_vf")
         value_batch, value_loss = self._value_loss(update, batch, credit, clip_range_vf)
 
         def policy_loss(weights: ScoreWeights, log_prob: th.Tensor, rows: slice) -> th.Tensor:

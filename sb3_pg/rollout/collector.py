@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_pg.data.batch import Baseline
 from sb3_pg.data.checks import check_finite
 from sb3_pg.data.extras import ACTION_MASKS
+from sb3_pg.envs.drain import drain
 from sb3_pg.rollout.acting import RolloutActor
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 from sb3_pg.rollout.normalizer import NormalizerStatistics
@@ -123,6 +124,8 @@ class EpisodeCollector(OnPolicyAlgorithm):
             raise
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        if self.env is not None:
+            drain(self.env)
         statistics = NormalizerStatistics(self._vec_normalize_env)
         result = super()._setup_learn(*args, **kwargs)
         self._check_reset(statistics)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, get_args
@@ -101,8 +100,6 @@ def check_sb3s(
     check_bool("use_sde", use_sde)
     check_int("sde_sample_freq", sde_sample_freq, -1)
     check_int("stats_window_size", stats_window_size, 1)
-    if isinstance(stats_window_size, int) and stats_window_size > sys.maxsize:
-        raise ValueError(f"stats_window_size must be at most {sys.maxsize}, got {stats_window_size}")
     if not (tensorboard_log is None or isinstance(tensorboard_log, (str, os.PathLike))):
         raise ValueError(f"tensorboard_log must be the path of a folder or None, got {tensorboard_log!r}")
     if not isinstance(verbose, (bool, int, np.integer)) or verbose not in (0, 1, 2):  # True is 1
@@ -112,7 +109,7 @@ def check_sb3s(
         raise ValueError(f"seed must be below 2**32, which is what NumPy takes, got {seed}")
     try:
         get_device(device)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except Exception as error:  # PyTorch's, or that of asking whether an array is "auto"
         raise ValueError(f"device must be 'auto', 'cpu' or another of PyTorch's, got {device!r}: {error}") from error
 
 
@@ -134,12 +131,8 @@ def check_learn(total_timesteps: object, callback: object, log_interval: object,
     if not (tb_log_name is None or isinstance(tb_log_name, (str, os.PathLike))):
         raise ValueError(f"tb_log_name must be a string or None, got {tb_log_name!r}")
     parts = callback if isinstance(callback, list) else [callback]
-    is_function = callback is None or (callable(callback) and not isinstance(callback, type))
-    if not is_function and not all(isinstance(part, BaseCallback) for part in parts):
-        raise ValueError(
-            "callback must be a BaseCallback of SB3's, a list of them, a function of (locals, globals), or None, got "
-            f"{callback!r}"
-        )
+    if callback is not None and not all(isinstance(part, BaseCallback) for part in parts):
+        check_function("callback", callback, "callbacks of SB3's, or None", ["locals", "globals"])
 
 
 def check_buffer_arguments(buffer: RolloutBuffer, n_steps: int) -> None:
@@ -222,18 +215,30 @@ def check_estimator(
         )
 
 
+def check_function(name: str, value: object, or_else: str, takes: Sequence[str]) -> None:
+    """Refuse what is no function, or one of other arguments.
+
+    :param or_else: what else is valid, in words
+    """
+    error: TypeError | None = None
+    if callable(value) and not isinstance(value, type):
+        try:
+            inspect.signature(value).bind(*takes)
+            return
+        except TypeError as found:
+            error = found
+        except ValueError:
+            return  # it does not tell what it takes
+    raise ValueError(
+        f"{name} must be {or_else}, or take {' and '.join(takes)}, as in {name}=lambda {', '.join(takes)}: ..., got "
+        f"{value!r}{f' ({error})' if error else ''}"
+    ) from error
+
+
 def check_baseline(baseline: object) -> None:
     """Refuse what is neither the name of a baseline, nor a finite number, nor a function of a batch."""
     if callable(baseline) and not isinstance(baseline, type):
-        try:
-            inspect.signature(baseline).bind(None)
-        except TypeError as error:
-            raise ValueError(
-                f"baseline={baseline!r} must take one argument, the batch of episodes ({error}): write "
-                "baseline=lambda batch: ..., with one value a row, or one for all"
-            ) from error
-        except ValueError:
-            pass  # a callable that does not tell what it takes
+        check_function("baseline", baseline, "the name of one", ["batch"])
     elif not (is_number(baseline) and math.isfinite(baseline)):
         check_choice("baseline", baseline, BASELINES, or_else="a number, or a callable")
 

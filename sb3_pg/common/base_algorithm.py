@@ -223,13 +223,13 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         if self.rollout_buffer_class is None:
             is_dict = isinstance(self.observation_space, spaces.Dict)
             self.rollout_buffer_class = EpisodeDictRolloutBuffer if is_dict else EpisodeRolloutBuffer
+        check_buffer(self.rollout_buffer_class, self.observation_space)
         # The buffer's share of our arguments joins the user's for the time that SB3 takes to build it.
         user_kwargs, own = self.rollout_buffer_kwargs, self._buffer_arguments()
         if both := sorted(user_kwargs.keys() & own.keys()):
             raise ValueError(
                 f"rollout_buffer_kwargs sets {', '.join(both)}: give {type(self).__name__} itself that argument instead"
             )
-        check_buffer(self.rollout_buffer_class, self.observation_space)
         self.rollout_buffer_kwargs = user_kwargs | own
         policy_class: Any = self.policy_class
         if issubclass(policy_class, MaskableActorCriticPolicy):

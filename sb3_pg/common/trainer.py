@@ -49,7 +49,6 @@ class Trainer(EpisodeCollector):
     normalize_value: bool
     micro_batch_size: int | None
     log_gradient_variance: bool
-    ent_coef: float | Schedule  # type: ignore[assignment]
     value_lr_schedule: Schedule
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -82,10 +82,10 @@ def scheduled_value(
     if is_function:
         try:
             said = said(progress)  # type: ignore[operator]
+            if isinstance(said, (np.ndarray, th.Tensor)) and said.ndim == 0:
+                said = said.item()
         except Exception as error:
             said, cause = None, error
-    if isinstance(said, (np.ndarray, th.Tensor)) and said.ndim == 0:
-        said = said.item()
     if is_number(said) and math.isfinite(said) and (may_be_negative or said >= 0):
         return float(said)
     but = f", which is {said!r} at {progress:g}" if is_function else ""
@@ -103,10 +103,10 @@ def check_bool(name: str, value: object) -> None:
 
 
 def check_int(name: str, value: object, least: int, or_none: bool = False) -> None:
-    """Refuse what is not an integer of at least so much (or None, where that means something)."""
+    """Refuse what is not an integer of at least so much (or None, where that means something), and no machine counts to."""
     if or_none and value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= sys.maxsize:
         raise ValueError(f"{name} must be an integer >= {least}{' or None' if or_none else ''}, got {value!r}")
 
 

@@ -21,9 +21,11 @@ from sb3_pg.envs.vector import GymnasiumVecEnv
 N_QUESTIONS = 16
 #: Bytes read at once.
 CHUNK = 2**16
-#: To each kind of vector environment, two questions and the answers to them, whatever the environments are.
-TO_SUBPROC = ((("has_attr", "step"), True), (("is_wrapped", int), False))
-TO_ASYNC = (
+#: A question and its answer.
+Exchange = tuple[object, object]
+#: With each kind of vector environment, whatever the environments are.
+TO_SUBPROC: tuple[Exchange, Exchange] = ((("has_attr", "step"), True), (("is_wrapped", int), False))
+TO_ASYNC: tuple[Exchange, Exchange] = (
     (("_call", ("has_wrapper_attr", ("step",), {})), (True, True)),
     (("_check_spaces", ("same", None, None)), ((False, False), True)),
 )
@@ -47,9 +49,7 @@ def drain(vec_env: VecEnv) -> None:
         base._state = AsyncState.DEFAULT
 
 
-def _read_to_the_end(
-    owner: object, pipes: Sequence[Any], processes: Sequence[Any], known: Sequence[tuple[object, object]]
-) -> None:
+def _read_to_the_end(owner: object, pipes: Sequence[Any], processes: Sequence[Any], known: Sequence[Exchange]) -> None:
     """Ask questions with known answers, and read until these are what was read last.
 
     Byte by byte: of an answer that was being read when the interrupt came, the beginning may be gone.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
@@ -63,7 +63,7 @@ class NoFurther(BaseCallback):
 NAN = math.nan
 NONSENSE: list[tuple[str, list[Any]]] = [
     ("learning_rate", [NAN, -1, "0.1", None]),
-    ("lr_schedule", [NAN, -1.0, lambda progress: NAN, FloatSchedule(lambda progress: "0.1"), "x", None]),
+    ("lr_schedule", [NAN, -1.0, lambda progress: NAN, FloatSchedule(ConstantSchedule(cast(Any, "0.1"))), "x", None]),
     ("ent_coef", [NAN, math.inf, "x", None, lambda progress: NAN]),
     ("vf_coef", [NAN, -1, math.inf, "0.5", None]),
     ("gamma", [NAN, -0.1, 1.1, "0.9", None, True]),

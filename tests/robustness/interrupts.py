@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from gymnasium.vector import AsyncVectorEnv
-from gymnasium.vector.async_vector_env import AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
@@ -57,7 +56,7 @@ class Diaries(BaseCallback):
     def _on_rollout_start(self) -> None:
         self.training_env.get_attr("index")
         self.training_env.env_method("has_wrapper_attr", "step")
-        self.last, self.spliced = np.array(self.model._last_obs), False  # type: ignore[attr-defined]
+        self.last, self.spliced = np.array(self.model._last_obs), False
 
     def _on_step(self) -> bool:
         new: np.ndarray = np.asarray(self.locals["new_obs"])

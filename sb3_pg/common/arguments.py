@@ -192,7 +192,8 @@ def check_estimator(
     discount_gradient: bool,
 ) -> None:
     """Refuse names that do not exist, and list those that do; refuse combinations without a meaning."""
-    if returns == "gae" and "gae" not in supported_returns:
+    is_gae = isinstance(returns, str) and returns == "gae"
+    if is_gae and "gae" not in supported_returns:
         valid = ", ".join(map(repr, supported_returns))
         raise ValueError(
             f"returns must be one of {valid}, got 'gae', which is relative to a learned critic: write "
@@ -202,7 +203,7 @@ def check_estimator(
     check_choice("loss_reduction", loss_reduction, get_args(LossReduction))
     check_choice("incomplete_episodes", incomplete_episodes, get_args(IncompleteEpisodes))
     check_baseline(baseline)
-    if returns == "gae" and not (isinstance(baseline, str) and baseline == "value"):
+    if is_gae and not (isinstance(baseline, str) and baseline == "value"):
         raise ValueError(
             f"returns='gae' is relative to a critic, and baseline={baseline!r} learns none: write "
             "returns='reward_to_go' (or leave it out), or baseline='value'"

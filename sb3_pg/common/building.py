@@ -53,9 +53,7 @@ def _widths(policy_kwargs: Mapping[str, Any]) -> list[int]:
         is_cnn = policy_kwargs.get("features_extractor_class") is NatureCNN
         return [] if is_cnn else list(DEFAULT_NET_ARCH)
     nets = net_arch if isinstance(net_arch, dict) else {"pi": net_arch}
-    is_sound = nets.keys() <= {"pi", "vf"} and all(
-        isinstance(net, (Sequence, np.ndarray)) and not isinstance(net, (str, bytes)) for net in nets.values()
-    )
+    is_sound = nets.keys() <= {"pi", "vf"} and all(map(_is_row, nets.values()))
     widths = [width for net in nets.values() for width in net] if is_sound else []
     try:
         for width in widths:
@@ -68,6 +66,12 @@ def _widths(policy_kwargs: Mapping[str, Any]) -> list[int]:
             f"dict(pi=[64, 64], vf=[64, 64]), got {net_arch!r}"
         )
     return widths
+
+
+def _is_row(net: object) -> bool:
+    if isinstance(net, np.ndarray):
+        return net.ndim == 1
+    return isinstance(net, Sequence) and not isinstance(net, (str, bytes))
 
 
 def _try_activation(activation_fn: Any, width: int) -> None:

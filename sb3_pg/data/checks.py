@@ -103,7 +103,7 @@ def check_bool(name: str, value: object) -> None:
 
 
 def check_int(name: str, value: object, least: int, or_none: bool = False) -> None:
-    """Refuse what is not an integer of at least so much (or None, where that means something), and no machine counts to."""
+    """Refuse what is not an integer from some on (or None, where that means something), or no machine's."""
     if or_none and value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= sys.maxsize:

@@ -14,9 +14,10 @@ from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg.common.arguments import VALUE_BATCH_SIZE, VALUE_LEARNING_RATE, check_switches
 from sb3_pg.data.batch import Baseline, Credit, IncompleteEpisodes, Returns
-from sb3_pg.data.checks import check_positive, check_schedule
+from sb3_pg.data.checks import check_choice, check_positive, check_schedule
 from sb3_pg.estimators import (
     EPISODE_LEVELS,
+    LEVELS,
     Importance,
     LossReduction,
     clipped_surrogate,
@@ -142,6 +143,7 @@ class OffPolicyISPG(ImportanceTrainer):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
+        check_choice("importance", importance, LEVELS)
         # What None stands for with the levels that multiply over whole episodes
         if importance in EPISODE_LEVELS and incomplete_episodes is None:
             incomplete_episodes = "carry"

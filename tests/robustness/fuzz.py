@@ -123,7 +123,7 @@ def names_it(error: Exception, kind: str, name: str) -> bool:
 def run_case(counts: Counts, algorithm: Algorithm, kind: str, name: str, label: str) -> None:
     """Try one value in the contexts, and judge."""
     value, where = VALUES[label], f"{algorithm.__name__} {kind} {name}={label}"
-    sensible, last = is_sensible(kind, name, value), None
+    sensible, last = is_sensible(algorithm, kind, name, value), None
     for context in contexts_for(algorithm) if sensible else contexts_for(algorithm)[:2]:
         error = last = try_once(algorithm, kind, name, value, context)
         if error is None and sensible:

@@ -109,7 +109,7 @@ ARGUMENTS: dict[str, Rule] = {
     **dict.fromkeys(("gamma", "gae_lambda"), number(0, 1)),
     **dict.fromkeys(("vf_coef", "cg_damping"), number(0, math.inf, high_counts=False)),
     **dict.fromkeys(("max_grad_norm", "max_weight", "vtrace_max_ratio"), either(positive, none)),
-    "target_kl": either(positive, none),
+    "target_kl": either(finite_positive, none),
     "kl_coef": finite_positive,
     "min_ess": either(number(0, 1, False, False), none),
     "defensive_coef": number(0, 1, high_counts=False),
@@ -170,9 +170,11 @@ HUGE: dict[str, Rule] = {
 }
 
 
-def is_sensible(kind: str, name: str, value: Any) -> bool:
+def is_sensible(algorithm: type, kind: str, name: str, value: Any) -> bool:
     """Whether an argument can be meant to be so.
 
     :param kind: ``"argument"``, ``"entry"`` of policy_kwargs or ``"learn"``
     """
+    if (algorithm.__name__, name) == ("OffPolicyISPG", "target_kl"):  # no bound, of steps that have a length without it
+        return either(positive, none)(value)
     return {"argument": ARGUMENTS, "entry": ENTRIES, "learn": LEARN}[kind][name](value)

@@ -81,6 +81,7 @@ def steps_for(n_envs: int) -> int:
 
 def check_sb3s(
     *,
+    policy: object,
     use_sde: object,
     sde_sample_freq: object,
     rollout_buffer_kwargs: object,
@@ -96,6 +97,8 @@ def check_sb3s(
 
     :raises ValueError: naming the argument, what was given and what is valid
     """
+    if not isinstance(policy, (str, type)):
+        raise ValueError(f"policy must be the name of one, 'MlpPolicy' say, or a class, got {policy!r}")
     check_kwargs(policy_kwargs=policy_kwargs, rollout_buffer_kwargs=rollout_buffer_kwargs)
     check_bool("use_sde", use_sde)
     check_int("sde_sample_freq", sde_sample_freq, -1)
@@ -184,7 +187,7 @@ def check_switches(**switches: object) -> None:
 
 
 def check_estimator(
-    returns: str,
+    returns: object,
     supported_returns: tuple[str, ...],
     baseline: object,
     loss_reduction: str,

@@ -161,7 +161,11 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         self.baseline = baseline
         self._checked: list[object] = []
         check_sb3s(
-            use_sde=use_sde, sde_sample_freq=sde_sample_freq, rollout_buffer_kwargs=rollout_buffer_kwargs, **kwargs
+            policy=policy,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            **kwargs,
         )
         super().__init__(
             policy,

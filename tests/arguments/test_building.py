@@ -67,7 +67,7 @@ class OfItsOwn(ActorCriticPolicy):
     """Means something else by an argument."""
 
     def __init__(self, *args: Any, net_arch: str, **kwargs: Any) -> None:
-        super().__init__(*args, net_arch=[len(net_arch)], **kwargs)
+        super().__init__(*args, net_arch=[len(net_arch)], **kwargs)  # type: ignore[misc]
 
 
 @every_algorithm

@@ -177,4 +177,6 @@ def is_sensible(algorithm: type, kind: str, name: str, value: Any) -> bool:
     """
     if (algorithm.__name__, name) == ("OffPolicyISPG", "target_kl"):  # no bound, of steps that have a length without it
         return either(positive, none)(value)
+    if (algorithm.__name__, name) == ("VanillaPG", "learning_rate"):  # None is what suits its step
+        return either(rate, none)(value)
     return {"argument": ARGUMENTS, "entry": ENTRIES, "learn": LEARN}[kind][name](value)

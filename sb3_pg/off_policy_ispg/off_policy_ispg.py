@@ -185,8 +185,7 @@ class OffPolicyISPG(ImportanceTrainer):
             device=device,
             _init_setup_model=False,
         )
-        self.batch_size = batch_size
-        self.n_epochs = n_epochs
+        self.batch_size, self.n_epochs = batch_size, n_epochs
         self.clip_range = clip_range
         self.clip_range_vf = clip_range_vf
         self.target_kl = target_kl

@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ZOO := .venv-zoo
+LOWEST := .venv-lowest
 
 .DELETE_ON_ERROR:
-.PHONY: demo test conformance zoo bench lint type format clean
+.PHONY: demo test lowest conformance zoo bench lint type format clean
 
 # Two workers on two cores: more threads inside each only get in the way.
-test conformance zoo: export OMP_NUM_THREADS := 1
+test lowest conformance zoo: export OMP_NUM_THREADS := 1
 
 # Runs that are there are kept; remove runs/demo to train anew.
 demo: $(INSTALLED)
@@ -20,6 +21,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# The lowest versions that pyproject.toml allows of what it asks for itself, and the tests that need no more than that.
+lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest $(wildcard tests/test_*.py) tests/arguments tests/estimators tests/robustness
 
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.conformance.run
@@ -50,6 +55,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(LOWEST)/.installed: pyproject.toml constraints.txt
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	sed -n '/^dependencies = \[/,/^\]/s/^ *"\([^">]*\)>=\([^",]*\)".*/\1==\2/p' pyproject.toml > $(LOWEST)/constraints.txt
+	grep -E '^(torch|pytest|pytest-xdist|hypothesis)=' constraints.txt >> $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt -e ".[test]"
+	touch $@
+
 $(ZOO)/.extra: pyproject.toml constraints.txt
 	rm -rf $(ZOO)
 	$(PYTHON) -m venv $(ZOO)
@@ -62,5 +75,5 @@ $(ZOO)/.installed: $(ZOO)/.extra $(shell find sb3_pg zoo_configs -name '*.py' -o
 
 # Leaves runs/ alone: those are results.
 clean:
-	rm -rf $(VENV) $(ZOO) .conformance .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(ZOO) $(LOWEST) .conformance .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, get_args
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device
 
 from sb3_pg.data.batch import IncompleteEpisodes, Returns
@@ -79,6 +81,7 @@ def steps_for(n_envs: int) -> int:
 
 def check_sb3s(
     *,
+    policy: object,
     use_sde: object,
     sde_sample_freq: object,
     rollout_buffer_kwargs: object,
@@ -94,21 +97,56 @@ def check_sb3s(
 
     :raises ValueError: naming the argument, what was given and what is valid
     """
+    if not isinstance(policy, (str, type)):
+        raise ValueError(f"policy must be the name of one, 'MlpPolicy' say, or a class, got {policy!r}")
     check_kwargs(policy_kwargs=policy_kwargs, rollout_buffer_kwargs=rollout_buffer_kwargs)
     check_bool("use_sde", use_sde)
     check_int("sde_sample_freq", sde_sample_freq, -1)
-    check_int("stats_window_size", stats_window_size, 0)
+    check_int("stats_window_size", stats_window_size, 1)
     if not (tensorboard_log is None or isinstance(tensorboard_log, (str, os.PathLike))):
         raise ValueError(f"tensorboard_log must be the path of a folder or None, got {tensorboard_log!r}")
-    if not isinstance(verbose, bool):  # which SB3 takes for 0 and 1
-        check_int("verbose", verbose, 0)
+    if not isinstance(verbose, (bool, int, np.integer)) or verbose not in (0, 1, 2):  # True is 1
+        raise ValueError(f"verbose must be 0 (nothing), 1 or 2 (all there is), got {verbose!r}")
     check_int("seed", seed, 0, or_none=True)
     if isinstance(seed, (int, np.integer)) and seed >= 2**32:
         raise ValueError(f"seed must be below 2**32, which is what NumPy takes, got {seed}")
     try:
         get_device(device)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except Exception as error:  # PyTorch's, or that of asking whether an array is "auto"
         raise ValueError(f"device must be 'auto', 'cpu' or another of PyTorch's, got {device!r}: {error}") from error
+
+
+@lru_cache
+def arguments_of(algorithm: type) -> tuple[str, ...]:
+    """The names of what an algorithm's constructor takes, and of what those of its bases take."""
+    names = (name for base in algorithm.__mro__ for name in inspect.signature(base.__init__).parameters)  # type: ignore[misc]
+    return tuple(dict.fromkeys(names))
+
+
+def check_learn(total_timesteps: object, callback: object, log_interval: object, tb_log_name: object) -> None:
+    """Refuse what SB3's ``learn()`` would fail on later, or take for something else.
+
+    :raises ValueError: naming the argument, what was given and what is valid
+    """
+    if not is_number(total_timesteps) or not total_timesteps >= 0:
+        raise ValueError(f"total_timesteps must be a number >= 0, got {total_timesteps!r}")
+    check_positive_int("log_interval", log_interval, or_none=True)
+    if not (tb_log_name is None or isinstance(tb_log_name, (str, os.PathLike))):
+        raise ValueError(f"tb_log_name must be a string or None, got {tb_log_name!r}")
+    parts = callback if isinstance(callback, list) else [callback]
+    if callback is not None and not all(isinstance(part, BaseCallback) for part in parts):
+        check_function("callback", callback, "callbacks of SB3's, or None", ["locals", "globals"])
+
+
+def check_buffer_arguments(buffer: RolloutBuffer, n_steps: int) -> None:
+    """Refuse what a callback may have put in the place of the buffer's own, and steps that it has no room for."""
+    check_unit_interval("rollout_buffer.gamma", buffer.gamma)
+    check_unit_interval("rollout_buffer.gae_lambda", buffer.gae_lambda)
+    if n_steps > buffer.buffer_size:
+        raise ValueError(
+            f"n_steps={n_steps} is more than the model's rollout buffer has room for: write n_steps <= "
+            f"{buffer.buffer_size}, or give n_steps when the model is made or loaded"
+        )
 
 
 def check_numbers(
@@ -149,7 +187,7 @@ def check_switches(**switches: object) -> None:
 
 
 def check_estimator(
-    returns: str,
+    returns: object,
     supported_returns: tuple[str, ...],
     baseline: object,
     loss_reduction: str,
@@ -157,7 +195,8 @@ def check_estimator(
     discount_gradient: bool,
 ) -> None:
     """Refuse names that do not exist, and list those that do; refuse combinations without a meaning."""
-    if returns == "gae" and "gae" not in supported_returns:
+    is_gae = isinstance(returns, str) and returns == "gae"
+    if is_gae and "gae" not in supported_returns:
         valid = ", ".join(map(repr, supported_returns))
         raise ValueError(
             f"returns must be one of {valid}, got 'gae', which is relative to a learned critic: write "
@@ -167,7 +206,7 @@ def check_estimator(
     check_choice("loss_reduction", loss_reduction, get_args(LossReduction))
     check_choice("incomplete_episodes", incomplete_episodes, get_args(IncompleteEpisodes))
     check_baseline(baseline)
-    if returns == "gae" and not (isinstance(baseline, str) and baseline == "value"):
+    if is_gae and not (isinstance(baseline, str) and baseline == "value"):
         raise ValueError(
             f"returns='gae' is relative to a critic, and baseline={baseline!r} learns none: write "
             "returns='reward_to_go' (or leave it out), or baseline='value'"
@@ -180,18 +219,30 @@ def check_estimator(
         )
 
 
+def check_function(name: str, value: object, or_else: str, takes: Sequence[str]) -> None:
+    """Refuse what is no function, or one of other arguments.
+
+    :param or_else: what else is valid, in words
+    """
+    error: TypeError | None = None
+    if callable(value) and not isinstance(value, type):
+        try:
+            inspect.signature(value).bind(*takes)
+            return
+        except TypeError as found:
+            error = found
+        except ValueError:
+            return  # it does not tell what it takes
+    raise ValueError(
+        f"{name} must be {or_else}, or take {' and '.join(takes)}, as in {name}=lambda {', '.join(takes)}: ..., got "
+        f"{value!r}{f' ({error})' if error else ''}"
+    ) from error
+
+
 def check_baseline(baseline: object) -> None:
     """Refuse what is neither the name of a baseline, nor a finite number, nor a function of a batch."""
     if callable(baseline) and not isinstance(baseline, type):
-        try:
-            inspect.signature(baseline).bind(None)
-        except TypeError as error:
-            raise ValueError(
-                f"baseline={baseline!r} must take one argument, the batch of episodes ({error}): write "
-                "baseline=lambda batch: ..., with one value a row, or one for all"
-            ) from error
-        except ValueError:
-            pass  # a callable that does not tell what it takes
+        check_function("baseline", baseline, "the name of one", ["batch"])
     elif not (is_number(baseline) and math.isfinite(baseline)):
         check_choice("baseline", baseline, BASELINES, or_else="a number, or a callable")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -17,14 +18,18 @@ from stable_baselines3.common.policies import (
 )
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.common.arguments import (
     VALUE_LEARNING_RATE,
+    arguments_of,
     check_buffer,
+    check_buffer_arguments,
     check_critic,
     check_episodes,
     check_estimator,
     check_kwargs,
+    check_learn,
     check_normalization,
     check_numbers,
     check_quota,
@@ -35,8 +40,10 @@ from sb3_pg.common.arguments import (
     steps_for,
     without_critic,
 )
+from sb3_pg.common.building import check_policy_kwargs, naming_what_fails
 from sb3_pg.common.saving import SavedAlgorithm
-from sb3_pg.data.batch import Baseline, IncompleteEpisodes, Returns
+from sb3_pg.data.batch import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.data.distributed import failing_together
 from sb3_pg.estimators import LossReduction
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
 from sb3_pg.policies.maskable import PolicyClass, check_policy_class, maskable, masked_predict, without_sde
@@ -152,8 +159,13 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
     ):
         # Before SB3's constructor, which asks for the policy's class, and that depends on the baseline.
         self.baseline = baseline
+        self._checked: list[object] = []
         check_sb3s(
-            use_sde=use_sde, sde_sample_freq=sde_sample_freq, rollout_buffer_kwargs=rollout_buffer_kwargs, **kwargs
+            policy=policy,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            **kwargs,
         )
         super().__init__(
             policy,
@@ -209,24 +221,26 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
 
     def _setup_model(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, np.generic):  # a number is a number
-                setattr(self, name, value.item())
+            if isinstance(value, np.generic):  # a number is a number, and NumPy's long double another than Python's
+                setattr(self, name, float(value) if isinstance(value, np.floating) else value.item())
         self._check_arguments()
         if self.rollout_buffer_class is None:
             is_dict = isinstance(self.observation_space, spaces.Dict)
             self.rollout_buffer_class = EpisodeDictRolloutBuffer if is_dict else EpisodeRolloutBuffer
+        check_buffer(self.rollout_buffer_class, self.observation_space)
         # The buffer's share of our arguments joins the user's for the time that SB3 takes to build it.
         user_kwargs, own = self.rollout_buffer_kwargs, self._buffer_arguments()
         if both := sorted(user_kwargs.keys() & own.keys()):
             raise ValueError(
                 f"rollout_buffer_kwargs sets {', '.join(both)}: give {type(self).__name__} itself that argument instead"
             )
-        check_buffer(self.rollout_buffer_class, self.observation_space)
         self.rollout_buffer_kwargs = user_kwargs | own
         policy_class: Any = self.policy_class
         if issubclass(policy_class, MaskableActorCriticPolicy):
             self.policy_class = without_sde(policy_class)  # type: ignore[assignment]  # for the same time
-        super()._setup_model()
+        check_policy_kwargs(policy_class, self.policy_kwargs, self.device)
+        with naming_what_fails(self, policy_class, user_kwargs):
+            super()._setup_model()
         self.rollout_buffer_kwargs, self.policy_class = user_kwargs, policy_class
         if self.value_learning_rate is not None:
             self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
@@ -304,6 +318,26 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         check_quota(self.n_episodes, self.n_envs)
         return super()._setup_learn(*args, **kwargs)
 
+    def _check_changed(self) -> None:
+        """Refuse nonsense that a callback has put in the place of an argument since this was asked last."""
+        arguments = list(map(vars(self).get, arguments_of(type(self))))
+        if len(arguments) != len(self._checked) or not all(map(operator.is_, arguments, self._checked)):
+            self._check_arguments()
+            self._checked = arguments
+        check_buffer_arguments(self.rollout_buffer, self.n_steps)
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Collect a rollout, as the arguments are now: see :class:`~sb3_pg.rollout.collector.EpisodeCollector`."""
+        self._check_changed()
+        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
+    def _begin_update(self) -> EpisodeBatch | None:
+        with failing_together():
+            self._check_changed()
+        return super()._begin_update()
+
     def learn(
         self: SelfAlgorithm,
         total_timesteps: int,
@@ -317,9 +351,12 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         """As in SB3; ``tb_log_name`` is the name of the class unless given.
 
         :param use_masking: give a maskable policy the environments' action masks; False: everything is allowed
-        :raises ValueError: for a maskable policy, if the environment has no ``action_masks()``
+        :raises ValueError: for what is no such argument, before anything is done; for arguments of the model that a
+            callback has set to what they cannot be, at their next use; for a maskable policy, if the environment has no
+            ``action_masks()``
         """
-        check_switches(use_masking=use_masking)
+        check_learn(total_timesteps, callback, log_interval, tb_log_name)
+        check_switches(reset_num_timesteps=reset_num_timesteps, progress_bar=progress_bar, use_masking=use_masking)
         self.use_masking = use_masking
         try:
             return super().learn(

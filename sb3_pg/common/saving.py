@@ -58,4 +58,4 @@ class SavedAlgorithm(Trainer):
         return state_dicts + (["value_optimizer"] if self.value_learning_rate is not None else []), variables
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "value_optimizer", "_separated", "_undo"]
+        return [*super()._excluded_save_params(), "value_optimizer", "_separated", "_undo", "_checked"]

@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import torch as th
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
+from stable_baselines3.common.utils import update_learning_rate
 from torch import nn
 
 from sb3_pg.data.batch import EpisodeBatch, IncompleteEpisodes, Returns
+from sb3_pg.data.checks import scheduled_value
 from sb3_pg.data.distributed import all_sum, any_worker, failing_together, mean_and_std, shift_and_scale
 from sb3_pg.data.minibatches import CACHE_ROWS, Minibatch, whole_batch
 from sb3_pg.estimators import LossReduction, discount_factors, loss_divisor
@@ -77,7 +78,7 @@ class Trainer(EpisodeCollector):
         """
         if self.value_optimizer is not None:
             self._separate_critic()
-            update_learning_rate(self.value_optimizer, self._now(self.value_lr_schedule))
+            update_learning_rate(self.value_optimizer, self._value_rate)
         self._update_learning_rate(self.policy.optimizer)
         batch = self.rollout_buffer.batch
         if not any_worker(batch is not None):
@@ -91,7 +92,7 @@ class Trainer(EpisodeCollector):
         parts = [self.policy, self.policy.optimizer, *self.policy.parameters()]
         if len(parts) == len(self._separated) and all(map(operator.is_, parts, self._separated)):
             return
-        rate = self._now(self.value_lr_schedule)
+        rate = self._value_rate
         self.value_optimizer = separate_critic(self.policy, rate, self._make_value_optimizer, self.value_optimizer)
         self._separated = [self.policy, self.policy.optimizer, *self.policy.parameters()]
 
@@ -100,9 +101,26 @@ class Trainer(EpisodeCollector):
         make = cast("Callable[..., th.optim.Optimizer]", self.policy.optimizer_class)
         return make(parameters, lr=learning_rate, **self.policy.optimizer_kwargs)
 
-    def _now(self, schedule: float | Schedule) -> float:
-        """What a number or a schedule says at the progress made; read anew each time, since a callback may set it."""
-        return FloatSchedule(schedule)(self._current_progress_remaining)
+    def _now(self, schedule: float | Schedule, name: str = "The schedule", may_be_negative: bool = False) -> float:
+        """What a number or a schedule says at the progress made; read anew each time, since a callback may set it.
+
+        :param name: of the argument, for the error
+        """
+        return scheduled_value(name, schedule, self._current_progress_remaining, may_be_negative=may_be_negative)
+
+    @property
+    def _value_rate(self) -> float:
+        return self._now(self.value_lr_schedule, "value_learning_rate")
+
+    @property
+    def _entropy_weight(self) -> float:
+        return self._now(self.ent_coef, "ent_coef", may_be_negative=True)
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        rate = self._now(self.lr_schedule, "learning_rate")
+        self.logger.record("train/learning_rate", rate)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            update_learning_rate(optimizer, rate)
 
     def _returns(self, batch: EpisodeBatch) -> th.Tensor:
         """``(n_rows,)`` what each step earned."""
@@ -167,12 +185,12 @@ class Trainer(EpisodeCollector):
         """The gradient of the loss, into the parameters' ``.grad``: the policy's, the entropy's, a joint critic's."""
         self.policy.optimizer.zero_grad()
         joint_loss = value_loss if self._has_joint_critic else None
-        objective = Objective(policy_loss, divisor, self._now(self.ent_coef), self.vf_coef, joint_loss, penalties)
+        objective = Objective(policy_loss, divisor, self._entropy_weight, self.vf_coef, joint_loss, penalties)
         return accumulate_gradient(self.policy, batch, part, objective, self._rows_per_pass)
 
     def _policy_loss(self, batch: EpisodeBatch, policy_loss: PolicyLoss, divisor: th.Tensor) -> float:
         """The loss of the policy as it acts, less the entropy bonus, without a gradient."""
-        objective = Objective(policy_loss, divisor, self._now(self.ent_coef))
+        objective = Objective(policy_loss, divisor, self._entropy_weight)
         with th.no_grad(), evaluation_mode(self.policy):
             losses = accumulate_gradient(self.policy, batch, whole_batch(batch), objective, self._rows_per_pass)
         return losses.total.item()

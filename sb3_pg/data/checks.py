@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection
 from typing import TypeGuard
 
 import numpy as np
+import torch as th
+from stable_baselines3.common.utils import FloatSchedule
 
 #: Most numbers whose sum of squares NumPy's OpenBLAS takes on one thread.
 MAX_DOT_SIZE = 8192
@@ -23,8 +26,10 @@ def check_choice(name: str, value: object, choices: Collection[str], or_else: st
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a real number, of Python or of NumPy, and no truth value."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    """Whether it is a real number, of Python or of NumPy, that a float has room for, and no truth value."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    return not isinstance(value, int) or abs(value) <= sys.float_info.max
 
 
 def check_unit_interval(name: str, value: object) -> None:
@@ -33,15 +38,16 @@ def check_unit_interval(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
 
 
-def check_positive(name: str, value: object, or_none: str | None = None) -> None:
-    """Refuse what is not a number above 0 (infinity is one).
+def check_positive(name: str, value: object, or_none: str | None = None, may_be_infinite: bool = True) -> None:
+    """Refuse what is not a number above 0.
 
     :param or_none: what None means, where it is valid
     """
     if value is None and or_none is not None:
         return
-    if not is_number(value) or not value > 0:
-        raise ValueError(f"{name} must be a number > 0{f', or None for {or_none}' if or_none else ''}, got {value!r}")
+    if not is_number(value) or not value > 0 or not (may_be_infinite or value < math.inf):
+        kind = f"number > 0{'' if may_be_infinite else ' and finite'}{f', or None for {or_none}' if or_none else ''}"
+        raise ValueError(f"{name} must be a {kind}, got {value!r}")
 
 
 def check_not_negative(name: str, value: object) -> None:
@@ -55,20 +61,39 @@ def check_schedule(name: str, value: object, or_none: str | None = None, may_be_
 
     :param or_none: what None means, where it is valid
     """
-    if value is None and or_none is not None:
-        return
-    at_first, cause, but = value, None, ""
-    if callable(value):
+    if value is not None or or_none is None:
+        scheduled_value(name, value, 1.0, or_none, may_be_negative)
+
+
+def scheduled_value(
+    name: str, schedule: object, progress: float, or_none: str | None = None, may_be_negative: bool = False
+) -> float:
+    """What a number, or a function of the progress remaining, says.
+
+    :param name: of the argument
+    :param progress: what remains of it, from 1 to 0
+    :param or_none: what None would mean instead, for the error
+    :raises ValueError: for what is neither, for a function that fails, and if that is no finite number, or negative
+    """
+    # SB3's wrapper would take "0.1" and True for numbers
+    said: object = schedule.value_schedule if isinstance(schedule, FloatSchedule) else schedule
+    cause: Exception | None = None
+    is_function = callable(said) and not isinstance(said, type)
+    if is_function:
         try:
-            at_first = float(value(1.0))
-            but = f", which begins with {at_first}"
-        except (TypeError, ValueError) as error:
-            at_first, cause, but = None, error, f", which fails at 1.0: {error}"
-    if not is_number(at_first) or not (-math.inf if may_be_negative else 0) <= at_first < math.inf:
-        raise ValueError(
-            f"{name} must be a number{'' if may_be_negative else ' >= 0'}, or a function from the progress remaining "
-            f"(from 1 to 0) to one{f', or None for {or_none}' if or_none else ''}, got {value!r}{but}"
-        ) from cause
+            said = said(progress)  # type: ignore[operator]
+            if isinstance(said, (np.ndarray, th.Tensor)) and said.ndim == 0:
+                said = said.item()
+        except Exception as error:
+            said, cause = None, error
+    if is_number(said) and math.isfinite(said) and (may_be_negative or said >= 0):
+        return float(said)
+    but = f", which is {said!r} at {progress:g}" if is_function else ""
+    but = f", which fails at {progress:g} with {type(cause).__name__}: {cause}" if cause is not None else but
+    raise ValueError(
+        f"{name} must be a number{'' if may_be_negative else ' >= 0'}, or a function from the progress remaining "
+        f"(from 1 to 0) to one{f', or None for {or_none}' if or_none else ''}, got {schedule!r}{but}"
+    ) from cause
 
 
 def check_bool(name: str, value: object) -> None:
@@ -78,10 +103,10 @@ def check_bool(name: str, value: object) -> None:
 
 
 def check_int(name: str, value: object, least: int, or_none: bool = False) -> None:
-    """Refuse what is not an integer of at least so much (or None, where that means something)."""
+    """Refuse what is not an integer from some on (or None, where that means something), or no machine's."""
     if or_none and value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= sys.maxsize:
         raise ValueError(f"{name} must be an integer >= {least}{' or None' if or_none else ''}, got {value!r}")
 
 

@@ -40,7 +40,7 @@ def check_importance(
         raise ValueError(f"defensive_coef must be a number in [0, 1), got {defensive_coef!r}")
     if min_ess is not None and not (is_number(min_ess) and 0 < min_ess < 1):
         raise ValueError(f"min_ess must be a fraction between 0 and 1, or None, got {min_ess!r}")
-    if not is_number(n_reused_batches) or n_reused_batches != 0:
+    if type(n_reused_batches) is not int or n_reused_batches != 0:
         check_positive_int("n_reused_batches", n_reused_batches)
     tamed = {
         f"max_weight={max_weight}": max_weight is not None,

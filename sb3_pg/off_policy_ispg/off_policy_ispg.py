@@ -15,9 +15,10 @@ from stable_baselines3.common.utils import FloatSchedule
 from sb3_pg.common.arguments import VALUE_BATCH_SIZE, VALUE_LEARNING_RATE, check_switches
 from sb3_pg.common.whole_updates import all_or_nothing
 from sb3_pg.data.batch import Baseline, Credit, IncompleteEpisodes, Returns
-from sb3_pg.data.checks import check_positive, check_schedule
+from sb3_pg.data.checks import check_choice, check_positive, check_schedule
 from sb3_pg.estimators import (
     EPISODE_LEVELS,
+    LEVELS,
     Importance,
     LossReduction,
     clipped_surrogate,
@@ -143,6 +144,7 @@ class OffPolicyISPG(ImportanceTrainer):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
+        check_choice("importance", importance, LEVELS)
         # What None stands for with the levels that multiply over whole episodes
         if importance in EPISODE_LEVELS and incomplete_episodes is None:
             incomplete_episodes = "carry"
@@ -184,8 +186,7 @@ class OffPolicyISPG(ImportanceTrainer):
             device=device,
             _init_setup_model=False,
         )
-        self.batch_size = batch_size
-        self.n_epochs = n_epochs
+        self.batch_size, self.n_epochs = batch_size, n_epochs
         self.clip_range = clip_range
         self.clip_range_vf = clip_range_vf
         self.target_kl = target_kl
@@ -222,7 +223,7 @@ class OffPolicyISPG(ImportanceTrainer):
             if callable(value):
                 check_schedule(name, value)
             else:
-                check_positive(name, value, or_none="no clipping")
+                check_positive(name, value, or_none="no clipping", may_be_infinite=False)
         # The RL Zoo's enjoy, which only looks at a model, puts a schedule of 0 in the place of whatever was saved
         is_unused = callable(self.clip_range) and self.clip_range(1.0) == 0
         check_importance(
@@ -276,7 +277,8 @@ class OffPolicyISPG(ImportanceTrainer):
         advantages = self._advantages(batch, returns, self._baseline(batch, returns))
         credit = Credit(returns, advantages, self._value_targets(batch, returns))
         update = self._begin(batch, credit)
-        clip_range, clip_range_vf = self._clip_range(self.clip_range), self._clip_range(self.clip_range_vf)
+        clip_range = self._clip_range(self.clip_range)
+        clip_range_vf = self._clip_range(self.clip_range_vf, "clip_range_vf")
         value_batch, value_loss = self._value_loss(update, batch, credit, clip_range_vf)
 
         def policy_loss(weights: ScoreWeights, log_prob: th.Tensor, rows: slice) -> th.Tensor:

@@ -156,8 +156,8 @@ class ImportanceTrainer(PolicyGradientAlgorithm):
                 return False
         return not update.region.must_stop(part)
 
-    def _clip_range(self, schedule: float | Schedule | None) -> float | None:
-        return None if schedule is None else self._now(schedule)
+    def _clip_range(self, schedule: float | Schedule | None, name: str = "clip_range") -> float | None:
+        return None if schedule is None else self._now(schedule, name)
 
     def _statistics_after(self, update: Update) -> dict[str, float]:
         """How far the update went, and what that makes of the penalty's coefficient."""

@@ -18,6 +18,7 @@ from sb3_pg.checkpoints import ResumableAlgorithm
 from sb3_pg.data.batch import Baseline
 from sb3_pg.data.checks import check_finite, is_all_finite
 from sb3_pg.data.extras import ACTION_MASKS
+from sb3_pg.envs.drain import drain
 from sb3_pg.policies.parameters import check_parameters
 from sb3_pg.rollout.acting import RolloutActor
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
@@ -164,6 +165,8 @@ class EpisodeCollector(ResumableAlgorithm):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         check_parameters(self.policy)
+        if self.env is not None:
+            drain(self.env)
         statistics = NormalizerStatistics(self.env)
         result = super()._setup_learn(*args, **kwargs)
         self._check_reset(statistics)

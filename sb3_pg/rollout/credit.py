@@ -62,7 +62,10 @@ def baseline_of(
 
 def _values_of(baseline: Baseline, batch: EpisodeBatch, earned: th.Tensor) -> th.Tensor:
     facts = {field.name: getattr(batch, field.name) for field in dataclasses.fields(EpisodeBatch)}
-    given = baseline(ReturnsBatch(**facts, returns=earned))
+    try:
+        given = baseline(ReturnsBatch(**facts, returns=earned))
+    except Exception as error:
+        raise ValueError(f"The callable baseline fails on a batch: {type(error).__name__}: {error}") from error
     try:
         values = th.as_tensor(given).detach().to(earned)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -75,7 +75,7 @@ def check_natural_gradient(
     check_bool("natural_gradient", natural_gradient)
     check_positive_int("cg_max_steps", cg_max_steps)
     check_not_negative("cg_damping", cg_damping)
-    check_positive("target_kl", target_kl, or_none="steps that are not scaled")
+    check_positive("target_kl", target_kl, or_none="steps that are not scaled", may_be_infinite=False)
     check_int("line_search_max_iter", line_search_max_iter, 0)
     factor = line_search_shrinking_factor
     if not is_number(factor) or not 0 < factor < 1:

@@ -169,6 +169,16 @@ class VanillaPG(PolicyGradientAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        user_kwargs = self.policy_kwargs
+        if self.natural_gradient:
+            # Adam would divide the direction by the scale that it was computed to have
+            self.policy_kwargs = {"optimizer_class": th.optim.SGD} | user_kwargs
+        super()._setup_model()
+        # load() compares what it is given with what was given
+        self.policy_kwargs = user_kwargs
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
         check_natural_gradient(
             self.natural_gradient,
             self.cg_max_steps,
@@ -178,13 +188,6 @@ class VanillaPG(PolicyGradientAlgorithm):
             self.line_search_shrinking_factor,
             self.policy_kwargs.get("optimizer_class", th.optim.SGD),
         )
-        user_kwargs = self.policy_kwargs
-        if self.natural_gradient:
-            # Adam would divide the direction by the scale that it was computed to have
-            self.policy_kwargs = {"optimizer_class": th.optim.SGD} | user_kwargs
-        super()._setup_model()
-        # load() compares what it is given with what was given
-        self.policy_kwargs = user_kwargs
 
     @all_or_nothing
     def train(self) -> None:

@@ -1,0 +1,1 @@
+"""What is no argument is refused by name, whenever it is given."""

@@ -36,7 +36,7 @@ class UnreadableError(ValueError):
 
 
 @contextmanager
-def said_of(name: str) -> Iterator[None]:
+def said_of(name: str, otherwise: str = "is damaged, or not what it should be") -> Iterator[None]:
     """A ValueError that names a file, whatever its content makes those raise who read it."""
     try:
         yield
@@ -44,7 +44,7 @@ def said_of(name: str) -> Iterator[None]:
         raise ValueError(f"{name} {error}") from error
     except Exception as error:  # a damaged file finds them all: KeyError, RuntimeError, OverflowError, MemoryError, ...
         said = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name} is damaged, or not what it should be: {said}") from error
+        raise ValueError(f"{name} {otherwise}: {said}") from error
 
 
 def whole_archive(content: bytes, may_be_packed: bool = False) -> zipfile.ZipFile:

@@ -74,10 +74,11 @@ def known_with(trusted: Iterable[Any]) -> Known:
     for one in trusted:
         if not (inspect.isclass(one) or inspect.isfunction(one)):
             raise ValueError(f"trust must be True, False or a list of classes and functions, got {one!r} in it")
-        known = known | Known({name_of(one): one})
+        named = Known({name_of(one): one})
         if inspect.isclass(one):
-            makers = {id(one): one}, {id(one): partial(one.__new__, one)}
-            known = known | Known({}, *makers, {name_of(one): _set_any_state})
+            named.calls[id(one)], named.instances[id(one)] = one, partial(one.__new__, one)
+            named.states[name_of(one)] = _set_any_state
+        known = known | named
     return known
 
 
@@ -87,18 +88,24 @@ def _known() -> Known:
     said += [nn.Identity, RMSpropTFLike, np.ndarray, np.random.PCG64]
     said += [kind for kind in set(np.sctypeDict.values()) if DTYPE.fullmatch(np.dtype(kind).str.lstrip("<>=|"))]
     known = Known({name_of(one): one for one in said})
-    remade = {name_of(cls): (cls, attributes, partial(_empty, cls)) for cls, attributes in REMADE.items()}
+    for cls, attributes in REMADE.items():
+        _add_remade(known, name_of(cls), cls, partial(_empty, cls), attributes)
     for name, attributes in REMADE_OF_OTHERS.items():
         make = partial(_empty_of_another, *name)
-        remade[name] = make, attributes, make
-    for name, (value, attributes, make) in remade.items():
-        known.names[name], known.instances[id(value)], known.states[name] = value, make, partial(_remake, attributes)
-    for *name, value, make in _makers():
-        known.names[tuple(name)], known.calls[id(value)] = value, make
+        _add_remade(known, name, make, make, attributes)
+    for module, qualname, value, called in _makers():
+        known.names[module, qualname], known.calls[id(value)] = value, called
     codes = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?SU"
     known.states |= {name_of(type(np.dtype(code))): _check_dtype for code in codes}
-    known.states |= {name_of(np.ndarray): _fill, name_of(np.random.PCG64): _set_bits, name_of(_LeftOut): _leave_out}
+    known.states |= {name_of(np.ndarray): _fill, name_of(_LeftOut): _leave_out}
+    known.states |= {name_of(np.random.PCG64): _set_bits, name_of(np.random.Generator): _set_generator}
     return known
+
+
+def _add_remade(
+    known: Known, name: tuple[str, str], value: object, make: Callable[[], object], attributes: tuple[str, ...]
+) -> None:
+    known.names[name], known.instances[id(value)], known.states[name] = value, make, partial(_remake, attributes)
 
 
 def _makers() -> Iterator[tuple[str, str, Any, Callable[..., object]]]:
@@ -136,7 +143,8 @@ def _deque(values: Any = (), maxlen: Any = None) -> deque[Any]:
     return deque(values, maxlen)
 
 
-def _ordered() -> OrderedDict[Any, Any]:
+def _ordered(*values: Any) -> OrderedDict[Any, Any]:
+    _refuse_unless(not values, "a dictionary of its own kind")
     return OrderedDict()
 
 
@@ -150,7 +158,8 @@ def _path(*parts: Any) -> pathlib.Path:
 
 def _dtype(kind: Any, *_: Any) -> np.dtype[Any]:
     _refuse_unless(type(kind) is str and DTYPE.fullmatch(kind) is not None, "an array of something else than numbers")
-    return np.dtype(kind)
+    dtype: np.dtype[Any] = np.dtype(kind)
+    return dtype
 
 
 def _check_dtype(dtype: np.dtype[Any], state: Any) -> None:
@@ -163,10 +172,9 @@ def _check_dtype(dtype: np.dtype[Any], state: Any) -> None:
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
     _refuse_unless(type(data) in (bytes, bytearray) and isinstance(dtype, np.dtype), "an array not of bytes")
-    array = np.frombuffer(data, dtype)
-    if order == "K" and axes is not None:
-        return array.reshape(shape, order="C").transpose(axes)
-    return array.reshape(shape, order=order)
+    # The axes in the order of the bytes, for an array whose own order is another one
+    array: np.ndarray = np.frombuffer(data, dtype).reshape(shape, order="C" if order == "K" else order)
+    return array if axes is None else array.transpose(axes)
 
 
 def _empty_array(cls: Any, shape: Any, _: Any) -> np.ndarray:
@@ -208,6 +216,11 @@ def _generator(bits: Any = "PCG64", *_: Any) -> np.random.Generator:
     return np.random.Generator(bits if type(bits) is np.random.PCG64 else _bits(bits))
 
 
+def _set_generator(generator: np.random.Generator, state: Any) -> None:
+    bits: Any = generator.bit_generator
+    _set_bits(bits, state)
+
+
 def _seeds(*_: Any) -> _LeftOut:
     return _LeftOut()
 
@@ -219,13 +232,14 @@ def _leave_out(_: _LeftOut, __: Any) -> None:
 # --- spaces, schedules, and what the user trusts --------------------------------------------------------------------
 
 
-def _empty(cls: type) -> Any:
+def _empty(cls: type, *values: Any) -> Any:
+    _refuse_unless(not values, f"a {cls.__name__} of its own kind")
     return object.__new__(cls)
 
 
-def _empty_of_another(module: str, name: str) -> Any:
+def _empty_of_another(module: str, name: str, *values: Any) -> Any:
     try:
-        return _empty(getattr(importlib.import_module(module), name))
+        return _empty(getattr(importlib.import_module(module), name), *values)
     except (ImportError, AttributeError) as error:
         raise RefusedError(f"{module}.{name}, which is not installed") from error
 

@@ -6,14 +6,13 @@ import base64
 import inspect
 import json
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_pg.archives import UnreadableError, every_part, read_tensors
-from sb3_pg.common.known import known_with
-from sb3_pg.common.unpickling import RefusedError, load_plain
+from sb3_pg.common.unpickling import Known, RefusedError, load_plain
 
 #: Under this key SB3 keeps the pickle of an entry that is no JSON.
 PICKLED = ":serialized:"
@@ -22,16 +21,16 @@ DERIVED = ("lr_schedule", "value_lr_schedule")
 
 
 def plain_entries(
-    archive: zipfile.ZipFile, algorithm: type[BaseAlgorithm], given: Mapping[str, Any], trusted: Iterable[Any]
+    archive: zipfile.ZipFile, algorithm: type[BaseAlgorithm], given: Mapping[str, Any], known: Known
 ) -> dict[str, Any]:
     """The entries of a saved model that SB3 would unpickle, made without running anything; the tensors are looked at.
 
     :param algorithm: whose model it is
     :param given: values in the place of entries, which are then not read
-    :param trusted: classes and functions that may be in it, beside those that are known
+    :param known: what may be in it beside numbers, texts and containers
     :raises UnreadableError: for whatever is not plain data
     """
-    known, found = known_with(trusted), dict[str, Any]()
+    found: dict[str, Any] = {}
     entries = json.loads(archive.read("data"))
     if not isinstance(entries, dict):
         raise UnreadableError("has no entries")
@@ -58,7 +57,7 @@ def plain_entries(
 
 def _check_names(names: Collection[str], algorithm: type[BaseAlgorithm]) -> None:
     """Refuse what would take a method's place, or is made anew: of an id SB3 makes an environment, importing it."""
-    made_anew = algorithm.__new__(algorithm)._excluded_save_params()
+    made_anew = set(algorithm.__new__(algorithm)._excluded_save_params()) - set(DERIVED)  # which earlier versions wrote
     for name in names:
         member = inspect.getattr_static(algorithm, name, None)
         is_method = callable(getattr(algorithm, name, None)) or isinstance(member, property)

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule, TensorDict
 
 from sb3_pg.archives import UnreadableError, read_file, said_of, whole_archive
 from sb3_pg.common.arguments import check_loaded_optimizer, check_saved_optimizers
+from sb3_pg.common.known import known_with
 from sb3_pg.common.plain_model import DERIVED, plain_entries
 from sb3_pg.common.trainer import Trainer
 from sb3_pg.files import path_for_saving, whole_file
@@ -61,13 +62,14 @@ class SavedAlgorithm(Trainer):
         """
         if not isinstance(trust, (bool, list, tuple, set, frozenset)):
             raise ValueError(f"trust must be True, False or a list of classes and functions, got {trust!r}")
+        known = known_with(() if isinstance(trust, bool) else trust)
         content, name = read_file(path, "zip")
         with said_of(name), whole_archive(content, may_be_packed=trust is True) as archive:
             if "data" not in archive.namelist():
                 raise UnreadableError("holds no model: give a file that save wrote")
             if trust is not True:
-                plain = plain_entries(archive, cls, custom_objects or {}, trust or ())
-                custom_objects = plain | (custom_objects or {})
+                given = custom_objects or {}
+                custom_objects = plain_entries(archive, cls, given, known) | given
         arguments = io.BytesIO(content), env, device, custom_objects, print_system_info, force_reset
         if trust is True:
             return super().load(*arguments, **kwargs)
@@ -88,9 +90,11 @@ class SavedAlgorithm(Trainer):
             with said_of(name), whole_archive(content, may_be_packed=True):
                 states = load_from_zip_file(io.BytesIO(content), device=device, load_data=False)[1]
         check_saved_optimizers(states.keys(), self.value_optimizer is not None, self.value_learning_rate)
+        optimizers = [one for one in (self.policy.optimizer, self.value_optimizer) if one is not None]
+        options = [list(one.param_groups[0]) for one in optimizers]
         super().set_parameters(dict(states), exact_match, device)
-        for optimizer in filter(None, (self.policy.optimizer, self.value_optimizer)):
-            check_loaded_optimizer(optimizer)
+        for optimizer, before in zip(optimizers, options, strict=True):
+            check_loaded_optimizer(optimizer, before)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()

@@ -69,7 +69,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.steps: Mapping[str, Callable[[Any], None]] = {
+        self.steps: Mapping[str, Callable[[Any], object]] = {
             "MARK": self._mark,
             "POP": lambda _: self._pop(1),
             "POP_MARK": lambda _: self._since_mark(),

@@ -42,7 +42,7 @@ def save_history(path: str | os.PathLike[str] | io.BufferedIOBase, history: Batc
     batches = [_plain(vars(one) | {"policy": dict(one.policy.state_dict())}) for one in history]
     content = {"format": FORMAT, "version": VERSION, "next_number": history.next_number, "batches": batches}
     if isinstance(path, io.BufferedIOBase):
-        th.save(content, path)
+        th.save(content, path)  # type: ignore[arg-type]  # it writes, and that is all that is asked of it
         return
     with whole_file(path_for_saving(path, "pkl")) as unfinished, unfinished.open("wb") as file:
         th.save(content, file)

@@ -271,7 +271,7 @@ def test_a_file_of_an_earlier_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize("trust", [None, "all", 1, os, [3], ["os.system"], [lambda: 0, th.zeros(1)]], ids=str)
 def test_trust_is_checked(trust: Any, tmp_path: Path) -> None:
     make(REINFORCE, random_env(ACTION_SPACES["Discrete"])).save(tmp_path / "model")
-    with pytest.raises(ValueError, match="^trust must be True, False or a list of classes and functions, got "):
+    with pytest.raises(ValueError, match=r"^trust must be True, False or a list of classes and functions, got "):
         REINFORCE.load(tmp_path / "model", trust=trust)
 
 

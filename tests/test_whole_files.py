@@ -30,7 +30,9 @@ def saved(request: pytest.FixtureRequest) -> Save:
     if request.param == "model":
         return REINFORCE("MlpPolicy", "CartPole-v1", device="cpu").save
     if request.param == "policy":
-        return REINFORCE("MlpPolicy", "CartPole-v1", device="cpu").policy.save
+        policy = REINFORCE("MlpPolicy", "CartPole-v1", device="cpu").policy
+        assert isinstance(policy, ActorPolicy)
+        return policy.save
     if request.param == "history":
         # verbose=2: SB3 then says what it overwrites, which the user's file is not
         model = OffPolicyISPG("MlpPolicy", "CartPole-v1", n_reused_batches=1, verbose=2, device="cpu")

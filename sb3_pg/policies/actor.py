@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,10 @@ class WithoutCritic(BasePolicy):
     vf_features_extractor: Any
     value_net: Any
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str] | io.BufferedIOBase) -> None:
         """As in SB3; whenever the process is killed, the file is there whole, the old one or the new one."""
-        if not isinstance(path, (str, os.PathLike)):
-            super().save(path)
+        if isinstance(path, io.BufferedIOBase):
+            super().save(path)  # type: ignore[arg-type]  # PyTorch takes an open file
             return
         with whole_file(Path(path)) as unfinished:
             super().save(str(unfinished))

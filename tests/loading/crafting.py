@@ -97,7 +97,8 @@ def rewritten(content: bytes, changes: Mapping[str, bytes | None], compression: 
     """An archive with other entries; None takes one away."""
     memory = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(memory, "w", compression) as new:
-        entries = {name: old.read(name) for name in old.namelist()} | changes
+        entries: dict[str, bytes | None] = {name: old.read(name) for name in old.namelist()}
+        entries |= changes
         for name, entry in entries.items():
             if entry is not None:
                 new.writestr(name, entry)

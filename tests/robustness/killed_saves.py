@@ -21,7 +21,7 @@ from typing import Any
 import torch as th
 from stable_baselines3 import A2C
 
-from sb3_pg import REINFORCE, OffPolicyISPG
+from sb3_pg import REINFORCE, ActorPolicy, OffPolicyISPG
 from tests.robustness.children import do, duration_of, end, has_spoken, limited, start
 
 #: What may be found, and the two of these that may be.
@@ -53,6 +53,8 @@ def everything(width: int) -> list[Saved]:
     """A model, a policy, past batches, and SB3's model."""
     kwargs: dict[str, Any] = {"policy_kwargs": {"net_arch": [width, width], "ortho_init": False}, "device": "cpu"}
     ours, theirs = (cls("MlpPolicy", "CartPole-v1", n_steps=16, **kwargs) for cls in (REINFORCE, A2C))
+    policy = ours.policy
+    assert isinstance(policy, ActorPolicy)
     settings: dict[str, Any] = {"n_steps": 32, "incomplete_episodes": "truncate", "n_epochs": 1}
     reuse = OffPolicyISPG("MlpPolicy", "CartPole-v1", baseline="none", n_reused_batches=1, **settings, **kwargs)
     reuse.learn(32)
@@ -81,7 +83,7 @@ def everything(width: int) -> list[Saved]:
 
     return [
         Saved("model.save", partial(fill, ours.policy), ours.save, read_model),
-        Saved("policy.save", partial(fill, ours.policy), ours.policy.save, read_policy),
+        Saved("policy.save", partial(fill, policy), policy.save, read_policy),
         Saved("save_replay_buffer", partial(fill, past.policy), save_history, read_history),
         Saved("A2C.save, SB3's", partial(fill, theirs.policy), theirs.save, read_theirs),
     ]

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 COMMANDS = {
-    "tests.robustness.killed_saves": ("--kills", "3", "--full", "2", "--width", "300"),
-    "tests.robustness.damaged_files": ("--files", "12", "--seed", "1"),
+    "tests.robustness.killed_saves": ("--kills", "2", "--full", "1", "--width", "300"),
+    "tests.robustness.damaged_files": ("--files", "8", "--seed", "1"),
 }
 
 

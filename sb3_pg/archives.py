@@ -26,7 +26,10 @@ ATTRIBUTES = {"_metadata"}
 def read_file(path: str | os.PathLike[str] | io.BufferedIOBase, suffix: str, verbose: int = 0) -> tuple[bytes, str]:
     """The content of a file, found as SB3 finds it, and a name for it in messages."""
     if isinstance(path, io.BufferedIOBase):
-        return open_path(path, "r").read(), getattr(path, "name", None) or "The file"
+        file = open_path(path, "r")
+        if file.seekable():
+            file.seek(0)  # an archive is found wherever the file is, such as at its end after it was written
+        return file.read(), str(getattr(path, "name", "The file"))
     with open_path(Path(path), "r", verbose, suffix) as file:
         return file.read(), str(path)
 

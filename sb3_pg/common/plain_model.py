@@ -62,7 +62,7 @@ def _check_names(names: Collection[str], algorithm: type[BaseAlgorithm]) -> None
         member = inspect.getattr_static(algorithm, name, None)
         is_method = callable(getattr(algorithm, name, None)) or isinstance(member, property)
         if name in made_anew or is_method or name.startswith("__"):
-            raise UnreadableError(f"has an entry {name!r}, which save does not write: train and save it anew")
+            raise UnreadableError(f"has an entry {name!r}, which nothing that is loaded as plain data has")
 
 
 def _refusal(entry: str, what: str) -> str:

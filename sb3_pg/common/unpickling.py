@@ -91,6 +91,7 @@ class _Machine:
         }
 
     def run(self, pickled: bytes) -> object:
+        """What is at the top in the end."""
         for operation, argument, _ in pickletools.genops(pickled):
             name = operation.name
             if name in VALUES:

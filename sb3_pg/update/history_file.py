@@ -86,7 +86,7 @@ def _content(content: bytes) -> tuple[int, list[Any]]:
 def _plain(value: Any) -> Any:
     """A nest of tensors on the CPU, dictionaries, numbers and None."""
     if isinstance(value, th.Tensor):
-        return value.detach().cpu()
+        return value.detach().cpu().contiguous()
     if dataclasses.is_dataclass(value):
         value = vars(value)
     if isinstance(value, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import zipfile
@@ -16,13 +17,14 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import OffPolicyISPG
+from sb3_pg.data.batch import Edit
 from tests.helpers.environments import RandomEnv
 from tests.helpers.masks import masked_diary
 from tests.helpers.models import OWN_CRITIC, differences, make
 from tests.loading.crafting import Call, pickles, rewritten, saved_by_torch
 
 OBSERVED = spaces.Dict({"a": spaces.Box(-2.0, 2.0, (3,), np.float32), "b": spaces.Discrete(3)})
-Edit = Callable[[Any], object]
+Change = Callable[[Any], object]
 
 
 def model_of(action_space: spaces.Space[Any], observed: spaces.Space[Any] = OBSERVED, **kwargs: Any) -> OffPolicyISPG:
@@ -73,11 +75,11 @@ def test_calls_among_tensors(new_format: bool, model: OffPolicyISPG, tmp_path: P
     assert (tmp_path / "canary").exists(), "the file is harmless, and proves nothing"
 
 
-def in_batch(name: str, value: Any) -> Edit:
+def in_batch(name: str, value: Any) -> Change:
     return lambda history: history["batches"][0]["batch"].update({name: value})
 
 
-def edited(name: str, change: Callable[[Any], Any]) -> Edit:
+def edited(name: str, change: Callable[[Any], Any]) -> Change:
     """With another value of a batch's field."""
 
     def edit(history: Any) -> None:
@@ -88,7 +90,7 @@ def edited(name: str, change: Callable[[Any], Any]) -> Edit:
 
 
 #: What is done to a history, and what the message says.
-EDITS: dict[str, tuple[Edit, str]] = {
+EDITS: dict[str, tuple[Change, str]] = {
     "another format": (lambda history: history.update(format="other"), "holds a dict"),
     "another version": (lambda history: history.update(version=2), "another version"),
     "no batches": (lambda history: history.pop("batches"), "no batches"),
@@ -182,3 +184,15 @@ def test_what_is_saved_is_read(kind: str, tmp_path: Path) -> None:
         for name in episodes.keys() - {"episodes"}:
             assert differences(episodes[name], theirs[name]) == [], name
     model.learn(32, reset_num_timesteps=False)
+
+
+def test_edits_of_callbacks_are_kept(tmp_path: Path) -> None:
+    model = model_of(spaces.Discrete(3), OBSERVED["a"])
+    newest = next(iter(model.replay_buffer))
+    edit = Edit(newest.batch.rewards, newest.batch.rewards + 1)
+    newest.batch = dataclasses.replace(newest.batch, return_edit=edit)
+    model.save_replay_buffer(tmp_path / "history")
+    model.load_replay_buffer(tmp_path / "history")
+    batch = next(iter(model.replay_buffer)).batch
+    assert batch.advantage_edit is None and batch.return_edit is not None
+    assert differences(vars(batch.return_edit), vars(edit)) == []

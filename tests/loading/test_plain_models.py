@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -284,6 +285,10 @@ def test_loading_takes_what_it_took(tmp_path: Path) -> None:
     loaded.learn(32)
     with (tmp_path / "model.zip").open("rb") as file:
         assert REINFORCE.load(file, device="cpu", trust=False).num_timesteps == 32
+    memory = io.BytesIO()
+    loaded.save(memory)
+    for trust in (True, False):  # from where it was written to
+        assert REINFORCE.load(memory, device="cpu", trust=trust).num_timesteps == loaded.num_timesteps
     with pytest.raises(ValueError, match=r"model cannot be loaded: Observation spaces do not match"):
         REINFORCE.load(tmp_path / "model", random_env(spaces.Discrete(3), spaces.Discrete(3)), trust=False)
     with pytest.raises(FileNotFoundError):

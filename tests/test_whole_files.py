@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import torch as th
+from gymnasium import spaces
 
-from sb3_pg import REINFORCE, OffPolicyISPG
+from sb3_pg import REINFORCE, ActorPolicy, MaskableActorPolicy, OffPolicyISPG
 from sb3_pg.files import whole_file
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
@@ -23,11 +24,15 @@ pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 Save = Callable[[Path], None]
 
 
-@pytest.fixture(params=["model", "history", "anything"])
+@pytest.fixture(params=["model", "policy", "history", "anything"])
 def saved(request: pytest.FixtureRequest) -> Save:
     """Each kind of thing that is written."""
     if request.param == "model":
         return REINFORCE("MlpPolicy", "CartPole-v1", device="cpu").save
+    if request.param == "policy":
+        policy = REINFORCE("MlpPolicy", "CartPole-v1", device="cpu").policy
+        assert isinstance(policy, ActorPolicy)
+        return policy.save
     if request.param == "history":
         # verbose=2: SB3 then says what it overwrites, which the user's file is not
         model = OffPolicyISPG("MlpPolicy", "CartPole-v1", n_reused_batches=1, verbose=2, device="cpu")
@@ -61,10 +66,13 @@ def test_a_new_file_has_the_mode_that_open_gives(saved: Save, tmp_path: Path) ->
     assert (tmp_path / "new.zip").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
+@pytest.mark.parametrize("saved", ["model", "policy", "history"], indirect=True)
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()], ids=repr)
-def test_what_fails_leaves_the_old_file(error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, path = REINFORCE("MlpPolicy", "CartPole-v1", device="cpu"), tmp_path / "model.zip"
-    model.save(path)
+def test_what_fails_leaves_the_old_file(
+    saved: Save, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.zip"
+    saved(path)
     before = path.read_bytes()
 
     def fail(*_: Any, **__: Any) -> None:
@@ -72,7 +80,7 @@ def test_what_fails_leaves_the_old_file(error: BaseException, tmp_path: Path, mo
 
     monkeypatch.setattr(th, "save", fail)
     with pytest.raises(type(error)):
-        model.save(path)
+        saved(path)
     assert path.read_bytes() == before and others_than(path) == []
 
 
@@ -125,3 +133,17 @@ def test_names_are_as_in_sb3(tmp_path: Path) -> None:
         model.save(tmp_path / "deep" / "model.zip")
     assert others_than(tmp_path / "-") == ["deep", "folder.zip", "folder.zip_2", "folder.zip_2_2", "model.zip"]
     model.save(io.BytesIO())
+
+
+@pytest.mark.parametrize("policy_class", [ActorPolicy, MaskableActorPolicy])
+def test_a_policy_is_saved_as_by_sb3(policy_class: Any, tmp_path: Path) -> None:
+    """By any name, in memory too, and loaded again."""
+    policy = policy_class(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), lambda _: 1e-3)
+    memory = io.BytesIO()
+    policy.save(memory)
+    policy.save(str(tmp_path / "policy"))
+    assert others_than(tmp_path / "-") == ["policy"]
+    memory.seek(0)
+    for source in (memory, tmp_path / "policy"):
+        loaded = policy_class.load(source)
+        assert all(map(th.equal, policy.state_dict().values(), loaded.state_dict().values()))

@@ -303,9 +303,12 @@ def check_saved_optimizers(saved: Collection[str], has_own: bool, value_learning
         )
 
 
-def check_loaded_optimizer(optimizer: th.optim.Optimizer) -> None:
-    """Refuse the state of another kind of optimizer, which loads without a word and fails at the first step."""
-    if missing := sorted(optimizer.defaults.keys() - optimizer.param_groups[0].keys()):
+def check_loaded_optimizer(optimizer: th.optim.Optimizer, options: Collection[str]) -> None:
+    """Refuse the state of another kind of optimizer, which loads without a word and fails at the first step.
+
+    :param options: what its groups had before it was loaded: PyTorch then adds to the defaults what no group needs
+    """
+    if missing := sorted(set(options) - optimizer.param_groups[0].keys()):
         raise ValueError(
             f"The saved optimizer is no {type(optimizer).__name__} (it has no {', '.join(missing)}): leave "
             "optimizer_class and natural_gradient as they were saved, or train a new model"

@@ -37,7 +37,8 @@ from sb3_pg.off_policy_ispg.trainer import ImportanceTrainer
 from sb3_pg.off_policy_ispg.update import ScoreWeights, Step, mean_of
 from sb3_pg.policies.maskable import PolicyClass
 from sb3_pg.update.guard import guarded_clip
-from sb3_pg.update.history import BatchHistory, load_history, save_history
+from sb3_pg.update.history import BatchHistory
+from sb3_pg.update.history_file import load_history, save_history
 from sb3_pg.update.trust_region import KLConstraint
 
 
@@ -255,13 +256,15 @@ class OffPolicyISPG(ImportanceTrainer):
 
         :param path: as for SB3's off-policy algorithms; the file is there in one piece, or not at all
         """
-        save_history(path, self.replay_buffer, self.verbose)
+        save_history(path, self.replay_buffer)
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """Read what :meth:`save_replay_buffer` wrote. More than ``n_reused_batches`` of them are not kept.
 
+        The file is tensors and plain data: nothing that is in it is run.
+
         :param truncate_last_traj: SB3's, without a meaning here: batches hold what was collected, cut or whole
-        :raises ValueError: for a file that holds something else, or the batches of another network
+        :raises ValueError: for a file that is damaged or holds something else, or the batches of another network
         """
         self.replay_buffer = load_history(path, self.policy, self.n_reused_batches, self.verbose)
 

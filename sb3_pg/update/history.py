@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
-import pathlib
-import pickle
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 
 from sb3_pg.data.batch import Credit, EpisodeBatch, concatenate, concatenate_credit
 from sb3_pg.data.distributed import all_sum
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.estimators import log_mixture, path_log_ratio
-from sb3_pg.files import path_for_saving, whole_file
 from sb3_pg.policies.divergence import frozen_copy
 from sb3_pg.policies.passes import all_log_probs
 from sb3_pg.update.vtrace import VTrace
@@ -56,6 +49,24 @@ class BatchHistory:
         self.size = size
         self._past: deque[PastBatch] = deque(maxlen=size)
         self._next_number = 0
+
+    @classmethod
+    def of(cls, size: int, past: Sequence[PastBatch], next_number: int) -> BatchHistory:
+        """What :meth:`sample` has kept elsewhere.
+
+        :param past: the newest first; what is too much is left out
+        :param next_number: of the batch that comes next
+        """
+        history = cls(size)
+        history._past.extend(past[:size])
+        history._next_number = next_number
+        history._forget_policies()
+        return history
+
+    @property
+    def next_number(self) -> int:
+        """The number of the batch that comes next."""
+        return self._next_number
 
     def __len__(self) -> int:
         return len(self._past)
@@ -113,58 +124,6 @@ class BatchHistory:
             one.log_probs = {number: value for number, value in one.log_probs.items() if number in kept}
 
 
-def save_history(path: str | pathlib.Path | io.BufferedIOBase, history: BatchHistory, verbose: int = 0) -> None:
-    """Write it as SB3 writes replay buffers, from the CPU; a file by that name appears whole or not at all.
-
-    Of the policies it holds the ``state_dict``: whatever else they are, the model has that goes on with it.
-    """
-    portable = BatchHistory(history.size)
-    portable._next_number = history._next_number
-    portable._past.extend(_for_file(one) for one in history)
-    if isinstance(path, io.BufferedIOBase):
-        save_to_pkl(path, portable, verbose)
-        return
-    with whole_file(path_for_saving(path, "pkl")) as unfinished, unfinished.open("wb") as file:
-        save_to_pkl(file, portable, verbose)
-
-
-def _for_file(one: PastBatch) -> PastBatch:
-    state: Any = one.policy.state_dict()
-    return cast(PastBatch, _moved(dataclasses.replace(one, policy=state), "cpu"))
-
-
-def load_history(
-    path: str | pathlib.Path | io.BufferedIOBase, policy: ActorCriticPolicy, size: int, verbose: int = 0
-) -> BatchHistory:
-    """Read what :func:`save_history` wrote, onto the device of the policy that goes on with it.
-
-    :param size: how many batches to keep of it
-    :raises ValueError: for a file that holds something else, or batches of another network
-    """
-    try:
-        history = load_from_pkl(path, verbose)
-    except (EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is cut off, or no pickle: {error}") from error
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{path} was written by another version of this package: {error}") from error
-    if not isinstance(history, BatchHistory):
-        raise ValueError(
-            f"{path} holds a {type(history).__name__}: give a file that save_replay_buffer of OffPolicyISPG wrote"
-        )
-    loaded = BatchHistory(size)
-    loaded._next_number = history._next_number
-    # Newest first: if there are too many, the oldest go
-    for one in list(history)[:size]:
-        state: Any = one.policy
-        if _shapes(state) != _shapes(policy.state_dict()):
-            raise ValueError(f"{path} holds batches of another network: give the file that was saved with this model")
-        past = frozen_copy(policy)
-        past.load_state_dict(state)
-        loaded._past.append(dataclasses.replace(_moved(one, policy.device), policy=past))
-    loaded._forget_policies()
-    return loaded
-
-
 def _log_mixture(every: Sequence[PastBatch], weighting: Weighting) -> th.Tensor:
     """``(n_rows,)`` see :func:`~sb3_pg.estimators.importance.log_mixture`, over the rows of all batches.
 
@@ -184,19 +143,3 @@ def _log_mixture(every: Sequence[PastBatch], weighting: Weighting) -> th.Tensor:
         paths = [path_log_ratio(ratio, one.batch.episodes, weighting.importance) for ratio in ratios]
         densities.append(log_mixture(th.stack(paths, dim=1), shares))
     return th.cat(densities)
-
-
-def _shapes(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: getattr(value, "shape", None) for name, value in state.items()}
-
-
-def _moved(value: Any, device: th.device | str) -> Any:
-    """A copy of a nest of tensors on another device."""
-    if isinstance(value, th.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _moved(one, device) for key, one in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _moved(getattr(value, field.name), device) for field in dataclasses.fields(value)}
-        return type(value)(**fields)
-    return value

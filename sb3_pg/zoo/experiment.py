@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_pg.common.arguments import check_quota
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.files import whole_file
 from sb3_pg.zoo.configs import config_path, read_configs
 from sb3_pg.zoo.errors import passes_through
 from sb3_pg.zoo.registration import OURS
@@ -163,7 +164,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
     def _save_config(self, saved_hyperparams: Hyperparams) -> None:
         super()._save_config(saved_hyperparams)
         # The Zoo joins the words by blanks, and a value with quotes or blanks is another one when it is read again
-        Path(self.params_path, "command.txt").write_text(shlex.join(self.command))
+        with whole_file(Path(self.params_path, "command.txt")) as unfinished:
+            unfinished.write_text(shlex.join(self.command))
 
     # --- going on from a model -------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from sb3_pg.compare.grid.facts import GradientSteps
+from sb3_pg.files import whole_file
 
 #: Episode k of every evaluation starts from this seed plus k; far from what runs are seeded with.
 EVALUATION_SEED = 1_000_000
@@ -146,7 +147,7 @@ class Evaluations(BaseCallback):
         self.steps.append(self.num_timesteps)
         self.returns.append(returns)
         self.lengths.append(lengths)
-        # Whole at every moment: a run that breaks off keeps what it has
-        np.savez(self.folder / "evaluations.npz", timesteps=self.steps, results=self.returns, ep_lengths=self.lengths)
+        with whole_file(self.folder / "evaluations.npz") as unfinished:  # a run that breaks off keeps what it has
+            np.savez(unfinished, timesteps=self.steps, results=self.returns, ep_lengths=self.lengths)
         self._next = (self.num_timesteps // self.every + 1) * self.every
         self.eval_seconds += time.perf_counter() - started

@@ -362,7 +362,7 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
             return super().learn(
                 total_timesteps=total_timesteps,
                 callback=callback,
-                log_interval=log_interval,  # type: ignore[arg-type]  # None is "never"
+                log_interval=log_interval,
                 tb_log_name=type(self).__name__ if tb_log_name is None else tb_log_name,
                 reset_num_timesteps=reset_num_timesteps,
                 progress_bar=progress_bar,

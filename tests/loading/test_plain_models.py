@@ -269,7 +269,7 @@ def test_a_file_of_an_earlier_version(tmp_path: Path) -> None:
     assert loaded.lr_schedule(0.5) == 0.25
 
 
-@pytest.mark.parametrize("trust", [None, "all", 1, os, [3], ["os.system"], [lambda: 0, th.zeros(1)]], ids=str)
+@pytest.mark.parametrize("trust", [None, "all", 1, os, [3], ["os.system"], [print, th.zeros(1)]])
 def test_trust_is_checked(trust: Any, tmp_path: Path) -> None:
     make(REINFORCE, random_env(ACTION_SPACES["Discrete"])).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"^trust must be True, False or a list of classes and functions, got "):

@@ -221,7 +221,6 @@ def test_a_policy_can_be_copied_at_any_time(algorithm: Any, kwargs: dict[str, An
 
 LIVE: dict[str, tuple[dict[str, Any], Callable[[Any], None], str]] = {
     "value_lr_schedule": ({}, lambda m: setattr(m, "value_lr_schedule", lambda progress: 0.0), "critic"),
-    "n_value_updates": ({}, lambda m: setattr(m, "n_value_updates", 0), "critic"),
     "lr_schedule": ({}, lambda m: setattr(m, "lr_schedule", lambda progress: 0.0), "actor"),
     "max_grad_norm": (
         {"policy_kwargs": TINY | {"optimizer_class": th.optim.SGD}},

@@ -6,6 +6,7 @@ import os
 import pathlib
 import secrets
 import warnings
+from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
@@ -120,6 +121,9 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
                 raise
             self._last_obs = None  # the environments' processes were sent SIGTERM too
             return self
+        except BaseException:  # Ctrl-C too
+            self._write_snapshots()
+            raise
         finally:
             if self._preemption is not None:
                 self._preemption.close()
@@ -208,6 +212,13 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
                 if isinstance(one, ResumeCallback):
                     one.at_edge()
         self.iterations += 1
+
+    def _write_snapshots(self) -> None:
+        """Have what the callbacks have in memory on the disk, whatever else has gone wrong."""
+        for one in self._run.callbacks.values() if self._run is not None else ():
+            if isinstance(one, ResumeCallback):
+                with suppress(Exception):
+                    one.write()
 
     def _put_in_place(self) -> None:
         """Be where the run was that is resumed, if one is."""

@@ -61,6 +61,11 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return [numbers[number] for number in sorted(numbers)]
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file has the name of one."""
+    return path.is_file() and _NAME.fullmatch(path.name) is not None
+
+
 def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Add a checkpoint to a folder; then remove all but the last ``keep``."""
     folder.mkdir(parents=True, exist_ok=True)

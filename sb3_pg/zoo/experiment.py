@@ -8,6 +8,7 @@ import inspect
 import os
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +23,8 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_pg.checkpoints import ResumeCallback
+from sb3_pg.checkpoints.store import checkpoints_in, is_checkpoint
 from sb3_pg.common.arguments import check_quota
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.files import whole_file
@@ -39,6 +42,8 @@ from sb3_pg.zoo.runs import (
 from sb3_pg.zoo.study import check_storage, fail_abandoned, open_study, quiet_interrupts, sign_trials
 
 Hyperparams = dict[str, Any]
+#: The folder in a run's folder of the checkpoints that it goes on from.
+RESUME = "resume"
 #: What the Zoo takes a schedule for.
 SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "delta_std")
 
@@ -126,13 +131,14 @@ class ExperimentManager(exp_manager.ExperimentManager):
         return result
 
     def create_log_folder(self) -> None:
-        """A folder of this run's own; none for a search, which trains no model to be found there."""
+        """A folder of this run's own; that of the run that is resumed; none for a search, which trains no model."""
         if self.optimize_hyperparameters:
             return
-        self.save_path = next_folder(self.log_path, self.env_name, self._uuid)
-        self._made_folder = True
+        resumed = self._resumed_folder
+        self.save_path = resumed or next_folder(self.log_path, self.env_name, self._uuid)
+        self._made_folder = resumed is None
         self.params_path = f"{self.save_path}/{self.env_name}"
-        os.makedirs(self.params_path)
+        os.makedirs(self.params_path, exist_ok=resumed is not None)
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """As in the Zoo; a search logs no episodes, since it has no folder."""
@@ -140,8 +146,11 @@ class ExperimentManager(exp_manager.ExperimentManager):
         return env
 
     def create_callbacks(self) -> None:
-        """As in the Zoo; what belongs to a checkpoint, and to the best model, is saved beside it."""
+        """As in the Zoo; what belongs to a checkpoint, and to the best model, is saved beside it; a run can go on."""
+        every = self.save_freq
         super().create_callbacks()
+        if every > 0 and self.algo in OURS and not self.optimize_hyperparameters:
+            self.callbacks.append(ResumeCallback(Path(self.save_path, RESUME), every))
         for index, callback in enumerate(self.callbacks):
             if type(callback) is CheckpointCallback:
                 self.callbacks[index] = WholeCheckpointCallback(
@@ -156,12 +165,26 @@ class ExperimentManager(exp_manager.ExperimentManager):
                 both.parent = callback
                 callback.callback_on_new_best = both
 
+    def learn(self, model: BaseAlgorithm) -> None:
+        """As in the Zoo; a run that SIGTERM stopped is no finished one, and says how it goes on.
+
+        :raises SystemExit: for such a run
+        """
+        super().learn(model)
+        for callback in self.callbacks:
+            if isinstance(callback, ResumeCallback) and callback.preempted:
+                newest = checkpoints_in(callback.folder)[-1]
+                print(f"Stopped by SIGTERM. To go on, give the same arguments and: -i {shlex.quote(str(newest))}")
+                raise SystemExit(128 + signal.SIGTERM)
+
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """As in the Zoo; past batches that an update uses again are part of the model."""
         self.save_replay_buffer |= has_past_batches(model)
         super().save_trained_model(model)
 
     def _save_config(self, saved_hyperparams: Hyperparams) -> None:
+        if self._resumed_folder is not None:  # which has that of the run
+            return
         super()._save_config(saved_hyperparams)
         # The Zoo joins the words by blanks, and a value with quotes or blanks is another one when it is read again
         with whole_file(Path(self.params_path, "command.txt")) as unfinished:
@@ -169,8 +192,14 @@ class ExperimentManager(exp_manager.ExperimentManager):
 
     # --- going on from a model -------------------------------------------------------------------------------------
 
+    @property
+    def _resumed_folder(self) -> str | None:
+        """The folder of the run whose checkpoint ``-i`` is: it goes on as if it had not been interrupted."""
+        path = Path(self.trained_agent)
+        return str(path.parents[1]) if self.continue_training and is_checkpoint(path) else None
+
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        if not self.continue_training:
+        if not self.continue_training or self._resumed_folder is not None:
             unwrapped: VecEnv = super()._maybe_normalize(env, eval_env)
             return unwrapped
         statistics = find_statistics(Path(self.trained_agent), self.env_name)
@@ -189,6 +218,15 @@ class ExperimentManager(exp_manager.ExperimentManager):
         return loaded
 
     def _load_pretrained_agent(self, hyperparams: Hyperparams, env: VecEnv) -> BaseAlgorithm:
+        if self._resumed_folder is not None:
+            print(f"Going on from {self.trained_agent}")
+            algorithm: Any = ALGOS[self.algo]
+            if not issubclass(algorithm, PolicyGradientAlgorithm):
+                raise ValueError(
+                    f"{self.trained_agent} is a checkpoint of one of {', '.join(OURS)}: --algo names another"
+                )
+            resumed: BaseAlgorithm = algorithm.resume(self.trained_agent, env)
+            return resumed
         model: BaseAlgorithm = super()._load_pretrained_agent(hyperparams, env)
         if isinstance(model, PolicyGradientAlgorithm):
             check_quota(model.n_episodes, model.n_envs)  # here too, where it is a line and leaves no folder

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 import yaml
@@ -16,6 +17,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from sb3_pg import VanillaPG
+from tests.helpers.models import differences, snapshot
 from tests.zoo_commands.conftest import Run
 
 Start = Callable[[str], "subprocess.Popen[str]"]
@@ -136,3 +139,44 @@ def test_interrupt_before_a_trial_has_finished(start: Start, tmp_path: Path) -> 
     assert process.returncode != 0
     assert "Traceback" not in errors
     assert re.search(r"^sb3-pg optimize: no trial has finished", errors, re.MULTILINE)
+
+
+def test_a_run_that_is_killed_goes_on_in_its_folder_as_if_it_had_not_been(
+    run: Run, start: Start, tmp_path: Path
+) -> None:
+    """SIGKILL, SIGTERM, and the model, the evaluations and the monitor's file of a run that nobody stopped."""
+    train = "train --algo vanillapg --env CartPole-v1 --seed 1 --eval-freq 2000 --eval-episodes 2 --save-freq 1000"
+    train += " -n 30000 -params normalize:True n_envs:2 n_steps:64"
+    run(f"{train} -f whole")
+    folder = tmp_path / "logs" / "vanillapg" / "CartPole-v1_1"
+    process = start(train)
+    wait_for(lambda: len(list(folder.glob("resume/*.zip"))) >= 2, process)
+    kill(process)
+    newest = sorted(folder.glob("resume/*.zip"))[-1]
+    process = start(f"{train} -i {newest}")
+    wait_for(lambda: (now := sorted(folder.glob("resume/*.zip"))) and now[-1].name > newest.name, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not (folder / "CartPole-v1.zip").exists()
+    named = re.search(r"-i (\S+)", said)
+    assert named is not None
+    run(f"{train} -i {named[1]}")
+    whole = tmp_path / "whole" / "vanillapg" / "CartPole-v1_1"
+    assert [one.name for one in folder.parent.iterdir()] == [folder.name]
+    models = [VanillaPG.load(one / "CartPole-v1.zip", device="cpu") for one in (whole, folder)]
+    assert not differences(*map(snapshot, models))
+    evaluations = [np.load(one / "evaluations.npz") for one in (whole, folder)]
+    assert all(np.array_equal(evaluations[0][key], evaluations[1][key]) for key in evaluations[0].files)
+    lines = [(one / "0.monitor.csv").read_text().splitlines()[2:] for one in (whole, folder)]
+    assert [line.rsplit(",", 1)[0] for line in lines[0]] == [line.rsplit(",", 1)[0] for line in lines[1]]
+
+
+def test_a_checkpoint_of_ours_is_not_another_algorithms(run: Run, tmp_path: Path) -> None:
+    run("train --algo reinforce --env CartPole-v1 --eval-freq -1 --save-freq 100 -n 200 -params n_steps:64")
+    newest = sorted(tmp_path.glob("logs/reinforce/CartPole-v1_1/resume/*.zip"))[-1]
+    result = run(f"train --algo ppo --env CartPole-v1 --eval-freq -1 -n 200 -i {newest}", fails=True)
+    assert "--algo names another" in result.stderr
+    result = run(f"train --algo vanillapg --env CartPole-v1 --eval-freq -1 -n 200 -i {newest}", fails=True)
+    assert "a run of REINFORCE, not of VanillaPG" in result.stderr
+    assert not (tmp_path / "logs" / "vanillapg").exists()

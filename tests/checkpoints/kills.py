@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch as th
@@ -39,15 +40,17 @@ def in_child(work: Callable[[], object], kill_after: float | None = None) -> flo
     begin = time.monotonic()
     child = os.fork()
     if child == 0:
-        os.setpgid(0, 0)
         status = 1
         try:
+            os.setpgid(0, 0)
             th.set_num_threads(1)
             work()
             status = 0
         finally:
             sys.stdout.flush()
             os._exit(status)
+    with suppress(OSError):  # whoever of the two is first
+        os.setpgid(child, child)
     end = None if kill_after is None else begin + kill_after
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)

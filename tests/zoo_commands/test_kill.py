@@ -145,8 +145,8 @@ def test_a_run_that_is_killed_goes_on_in_its_folder_as_if_it_had_not_been(
     run: Run, start: Start, tmp_path: Path
 ) -> None:
     """SIGKILL, SIGTERM, and the model, the evaluations and the monitor's file of a run that nobody stopped."""
-    train = "train --algo vanillapg --env CartPole-v1 --seed 1 --eval-freq 2000 --eval-episodes 2 --save-freq 1000"
-    train += " -n 30000 -params normalize:True n_envs:2 n_steps:64"
+    train = "train --algo vanillapg --env CartPole-v1 --seed 1 --eval-freq 2000 --eval-episodes 2 --save-freq 800"
+    train += " -n 20000 -params normalize:True n_envs:2 n_steps:64"
     run(f"{train} -f whole")
     folder = tmp_path / "logs" / "vanillapg" / "CartPole-v1_1"
     process = start(train)

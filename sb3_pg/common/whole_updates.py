@@ -71,11 +71,16 @@ def _in_words(error: BaseException, model: Trainer) -> str | None:
 
 
 def _of_result(names: list[str], model: Trainer) -> str:
-    rates = {float(group["lr"]) for one in model._optimizers for group in one.param_groups if "lr" in group}
+    rates = [
+        f"{name} {float(group['lr']):g}"
+        for name, optimizer in zip(("learning_rate", "value_learning_rate"), model._optimizers, strict=False)
+        for group in optimizer.param_groups
+        if "lr" in group
+    ]
     return (
-        f"With this update {_listed(names)} would not be finite, or too large to learn on (learning rates: "
-        f"{', '.join(map(str, sorted(rates)))}). The update was undone, the model can be saved. Lower the learning "
-        "rate, see that a schedule of it gives numbers, and that nothing has put NaN or infinity into an optimizer."
+        f"With this update {_listed(names)} would not be finite, or too large to learn on "
+        f"({', '.join(dict.fromkeys(rates))}). The update was undone, the model can be saved. Lower the rate, see that "
+        "a schedule of it gives numbers, and that nothing has put NaN or infinity into an optimizer."
     )
 
 

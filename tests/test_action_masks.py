@@ -17,16 +17,10 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.maskable.evaluation import evaluate_policy as evaluate_masked
-from sb3_contrib.common.maskable.policies import (
-    MaskableActorCriticCnnPolicy,
-    MaskableActorCriticPolicy,
-    MaskableMultiInputActorCriticPolicy,
-)
 from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor, VecNormalize
 
 from sb3_pg import (
@@ -42,6 +36,12 @@ from sb3_pg import (
 )
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.policies.critic import (
+    CriticPolicy,
+    MaskableCriticCnnPolicy,
+    MaskableCriticPolicy,
+    MaskableMultiInputCriticPolicy,
+)
 from sb3_pg.policies.evaluation import evaluate_actions
 from sb3_pg.policies.fast_actor import CategoricalActor
 from sb3_pg.rollout.acting import RolloutActor
@@ -228,11 +228,11 @@ def test_a_buffer_with_its_own_add() -> None:
 
 NAMES = {
     ("MlpPolicy", False): MaskableActorPolicy,
-    ("MlpPolicy", True): MaskableActorCriticPolicy,
+    ("MlpPolicy", True): MaskableCriticPolicy,
     ("MultiInputPolicy", False): MaskableMultiInputActorPolicy,
-    ("MultiInputPolicy", True): MaskableMultiInputActorCriticPolicy,
+    ("MultiInputPolicy", True): MaskableMultiInputCriticPolicy,
     ("CnnPolicy", False): MaskableActorCnnPolicy,
-    ("CnnPolicy", True): MaskableActorCriticCnnPolicy,
+    ("CnnPolicy", True): MaskableCriticCnnPolicy,
 }
 
 
@@ -265,7 +265,7 @@ def test_names_stand_for_plain_policies_elsewhere(algorithm: Any) -> None:
     """Without masks nobody is asked for any, the fast actor acts, and batches have nothing beside observations."""
     env = diary(2)
     model = make(algorithm, env)
-    assert type(model.policy) in (ActorPolicy, ActorCriticPolicy)
+    assert type(model.policy) in (ActorPolicy, CriticPolicy)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DummyVecEnv, "env_method", None)
         seen = Batches()

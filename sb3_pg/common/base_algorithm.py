@@ -10,12 +10,7 @@ from gymnasium import spaces
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.policies import (
-    ActorCriticCnnPolicy,
-    ActorCriticPolicy,
-    BasePolicy,
-    MultiInputActorCriticPolicy,
-)
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
@@ -46,6 +41,7 @@ from sb3_pg.data.batch import Baseline, EpisodeBatch, IncompleteEpisodes, Return
 from sb3_pg.data.distributed import failing_together
 from sb3_pg.estimators import LossReduction
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
+from sb3_pg.policies.critic import CriticCnnPolicy, CriticPolicy, MultiInputCriticPolicy
 from sb3_pg.policies.maskable import PolicyClass, check_policy_class, maskable, masked_predict, without_sde
 from sb3_pg.rollout.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.rollout.masks import offers_masks
@@ -117,9 +113,9 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         "MultiInputPolicy": MultiInputActorPolicy,
     }
     critic_policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": ActorCriticPolicy,
-        "CnnPolicy": ActorCriticCnnPolicy,
-        "MultiInputPolicy": MultiInputActorCriticPolicy,
+        "MlpPolicy": CriticPolicy,
+        "CnnPolicy": CriticCnnPolicy,
+        "MultiInputPolicy": MultiInputCriticPolicy,
     }
     #: The names that ``returns`` takes.
     supported_returns: ClassVar[tuple[str, ...]] = ("reward_to_go", "total", "gae")

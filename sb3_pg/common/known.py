@@ -27,7 +27,7 @@ from torch import nn
 
 from sb3_pg.common.unpickling import Known, RefusedError, name_of
 from sb3_pg.data.checks import is_number
-from sb3_pg.policies import actor, maskable
+from sb3_pg.policies import actor, critic, maskable
 from sb3_pg.rollout import buffers as episode_buffers
 
 #: Types of numbers: truth values, integers, floating-point and complex numbers, texts of a fixed length.
@@ -52,6 +52,8 @@ SAID: tuple[tuple[Any, type], ...] = (
     (policies, policies.ActorCriticPolicy),
     (maskable_policies, maskable_policies.MaskableActorCriticPolicy),
     (actor, policies.ActorCriticPolicy),
+    (critic, policies.ActorCriticPolicy),
+    (critic, maskable_policies.MaskableActorCriticPolicy),
     (maskable, maskable_policies.MaskableActorCriticPolicy),
     (torch_layers, torch_layers.BaseFeaturesExtractor),
     (buffers, buffers.RolloutBuffer),

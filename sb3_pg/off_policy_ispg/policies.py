@@ -1,7 +1,7 @@
 """The policies that OffPolicyISPG's aliases stand for when a critic is learned: SB3's."""
 
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
+from sb3_pg.policies.critic import CriticCnnPolicy, CriticPolicy, MultiInputCriticPolicy
 
-MlpPolicy = ActorCriticPolicy
-CnnPolicy = ActorCriticCnnPolicy
-MultiInputPolicy = MultiInputActorCriticPolicy
+MlpPolicy = CriticPolicy
+CnnPolicy = CriticCnnPolicy
+MultiInputPolicy = MultiInputCriticPolicy

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import os
-from pathlib import Path
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.policies import (
-    ActorCriticCnnPolicy,
-    ActorCriticPolicy,
-    BasePolicy,
-    MultiInputActorCriticPolicy,
-)
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import MlpExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_pg.files import whole_file
+from sb3_pg.policies.critic import SavedWhole
 
 
 class ZeroValue(nn.Module):
@@ -30,7 +22,7 @@ class ZeroValue(nn.Module):
         return th.zeros_like(latent[:, :1])
 
 
-class WithoutCritic(BasePolicy):
+class WithoutCritic(SavedWhole):
     """Takes the critic away from the actor-critic policy that it stands before among the bases of a class."""
 
     net_arch: list[int] | dict[str, list[int]]
@@ -38,14 +30,6 @@ class WithoutCritic(BasePolicy):
     features_dim: int
     vf_features_extractor: Any
     value_net: Any
-
-    def save(self, path: str | os.PathLike[str] | io.BufferedIOBase) -> None:
-        """As in SB3; whenever the process is killed, the file is there whole, the old one or the new one."""
-        if isinstance(path, io.BufferedIOBase):
-            super().save(path)  # type: ignore[arg-type]  # PyTorch takes an open file
-            return
-        with whole_file(Path(path)) as unfinished:
-            super().save(str(unfinished))
 
     def _build_mlp_extractor(self) -> None:
         actor_arch = self.net_arch.get("pi", []) if isinstance(self.net_arch, dict) else self.net_arch

@@ -1,6 +1,6 @@
 """Policies that take action masks.
 
-With a critic they are sb3-contrib's; these are the same without one.
+With a critic they are sb3-contrib's (``critic.py``); these are the same without one.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from sb3_contrib.common.maskable.policies import (
     MaskableActorCriticPolicy,
     MaskableMultiInputActorCriticPolicy,
 )
-from stable_baselines3.common.policies import (
-    ActorCriticCnnPolicy,
-    ActorCriticPolicy,
-    BasePolicy,
-    MultiInputActorCriticPolicy,
-)
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
+from sb3_pg.policies.critic import (
+    CriticCnnPolicy,
+    CriticPolicy,
+    MaskableCriticCnnPolicy,
+    MaskableCriticPolicy,
+    MaskableMultiInputCriticPolicy,
+    MultiInputCriticPolicy,
+)
 from sb3_pg.policies.evaluation import extras_of
 from sb3_pg.policies.masks import can_be_masked, check_masks, mask_sizes, rows_of_masks
 
@@ -48,9 +51,9 @@ _MASKABLE: dict[type[BasePolicy], type[BasePolicy]] = {
     ActorPolicy: MaskableActorPolicy,
     ActorCnnPolicy: MaskableActorCnnPolicy,
     MultiInputActorPolicy: MaskableMultiInputActorPolicy,
-    ActorCriticPolicy: MaskableActorCriticPolicy,
-    ActorCriticCnnPolicy: MaskableActorCriticCnnPolicy,
-    MultiInputActorCriticPolicy: MaskableMultiInputActorCriticPolicy,
+    CriticPolicy: MaskableCriticPolicy,
+    CriticCnnPolicy: MaskableCriticCnnPolicy,
+    MultiInputCriticPolicy: MaskableMultiInputCriticPolicy,
 }
 #: A class of policies that the algorithms take.
 PolicyClass = type[ActorCriticPolicy] | type[MaskableActorCriticPolicy]

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_pg.policies.actor import ActorPolicy, ZeroValue
+from sb3_pg.policies.critic import CriticPolicy
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU)
 #: What may not have been replaced, on an object or on its class, where the layers are run without it.
@@ -52,7 +53,7 @@ def is_stock(policy: ActorCriticPolicy) -> bool:
     """
     space = policy.observation_space
     return (
-        type(policy) in (ActorCriticPolicy, ActorPolicy)
+        type(policy) in (ActorCriticPolicy, CriticPolicy, ActorPolicy)
         and policy.device.type == "cpu"
         and isinstance(space, spaces.Box)
         and not (policy.normalize_images and is_image_space(space))

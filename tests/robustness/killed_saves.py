@@ -21,7 +21,7 @@ from typing import Any
 import torch as th
 from stable_baselines3 import A2C
 
-from sb3_pg import REINFORCE, ActorPolicy, OffPolicyISPG
+from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from tests.robustness.children import do, duration_of, end, has_spoken, limited, start
 
 #: What may be found, and the two of these that may be.
@@ -53,8 +53,7 @@ def everything(width: int) -> list[Saved]:
     """A model, a policy, past batches, and SB3's model."""
     kwargs: dict[str, Any] = {"policy_kwargs": {"net_arch": [width, width], "ortho_init": False}, "device": "cpu"}
     ours, theirs = (cls("MlpPolicy", "CartPole-v1", n_steps=16, **kwargs) for cls in (REINFORCE, A2C))
-    policy = ours.policy
-    assert isinstance(policy, ActorPolicy)
+    policy = VanillaPG("MlpPolicy", "CartPole-v1", **kwargs).policy
     settings: dict[str, Any] = {"n_steps": 32, "incomplete_episodes": "truncate", "n_epochs": 1}
     reuse = OffPolicyISPG("MlpPolicy", "CartPole-v1", baseline="none", n_reused_batches=1, **settings, **kwargs)
     reuse.learn(32)

@@ -164,8 +164,8 @@ def test_a_run_that_is_killed_goes_on_in_its_folder_as_if_it_had_not_been(
     run(f"{train} -i {named[1]}")
     whole = tmp_path / "whole" / "vanillapg" / "CartPole-v1_1"
     assert [one.name for one in folder.parent.iterdir()] == [folder.name]
-    models = [VanillaPG.load(one / "CartPole-v1.zip", device="cpu") for one in (whole, folder)]
-    assert not differences(*map(snapshot, models))
+    first, second = (VanillaPG.load(one / "CartPole-v1.zip", device="cpu") for one in (whole, folder))
+    assert not differences(snapshot(first), snapshot(second))
     evaluations = [np.load(one / "evaluations.npz") for one in (whole, folder)]
     assert all(np.array_equal(evaluations[0][key], evaluations[1][key]) for key in evaluations[0].files)
     lines = [(one / "0.monitor.csv").read_text().splitlines()[2:] for one in (whole, folder)]

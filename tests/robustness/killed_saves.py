@@ -82,7 +82,7 @@ def everything(width: int) -> list[Saved]:
 
     return [
         Saved("model.save", partial(fill, ours.policy), ours.save, read_model),
-        Saved("policy.save", partial(fill, policy), policy.save, read_policy),
+        Saved("policy.save", partial(fill, policy), lambda path: policy.save(str(path)), read_policy),
         Saved("save_replay_buffer", partial(fill, past.policy), save_history, read_history),
         Saved("A2C.save, SB3's", partial(fill, theirs.policy), theirs.save, read_theirs),
     ]

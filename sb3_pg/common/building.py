@@ -20,6 +20,17 @@ SWITCHES = ("ortho_init", "full_std", "use_expln", "squash_output", "share_featu
 DEFAULT_NET_ARCH = (64, 64)
 
 
+class NotBuiltTypeError(ValueError, TypeError):
+    """A ValueError of ours where SB3 has a TypeError, which a program may wait for."""
+
+
+class NotBuiltAssertionError(ValueError, AssertionError):
+    """A ValueError of ours where SB3 has an AssertionError."""
+
+
+BOTH: dict[type[Exception], type[ValueError]] = {TypeError: NotBuiltTypeError, AssertionError: NotBuiltAssertionError}
+
+
 def check_policy_kwargs(policy_class: type[Any], policy_kwargs: Mapping[str, Any], device: th.device) -> None:
     """Refuse what SB3's policies would take for something else, or fail on at the first step of the optimizer.
 
@@ -128,4 +139,5 @@ def naming_what_fails(
             what = f"policy={policy_class.__name__} cannot be built with policy_kwargs={model.policy_kwargs}"
         else:
             raise
-        raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
+        kind = next((ours for theirs, ours in BOTH.items() if isinstance(error, theirs)), ValueError)
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error

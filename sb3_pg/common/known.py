@@ -14,7 +14,7 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 import torch as th
@@ -129,7 +129,8 @@ def _makers() -> Iterator[tuple[str, str, Any, Callable[..., object]]]:
 
 
 def _is_class(value: object, kind: type) -> bool:
-    return isinstance(value, type) and issubclass(value, kind)
+    # In Python 3.10 a Callable[[float], float] is a type too
+    return isinstance(value, type) and get_origin(value) is None and issubclass(value, kind)
 
 
 def _refuse_unless(is_right: bool, what: str) -> None:

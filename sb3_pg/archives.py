@@ -63,7 +63,7 @@ def whole_archive(content: bytes, may_be_packed: bool = False) -> zipfile.ZipFil
             raise UnreadableError(f"becomes {size} bytes from {len(content)}, and what save writes is not compressed")
         broken = archive.testzip()
     except (zipfile.BadZipFile, EOFError) as error:
-        raise UnreadableError(f"is no archive, or cut off or damaged (SB3's words: it wasn't a zip-file): {error}") from error
+        raise UnreadableError(f"is no archive, or cut off or damaged, it wasn't a zip-file: {error}") from error
     if broken is not None:
         raise UnreadableError(f"is damaged: {broken} in it has another check sum")
     return archive

@@ -37,11 +37,7 @@ def state_of_logger(logger: Logger) -> dict[str, Any]:
     for one in logger.output_formats:
         attributes = {name: value for name, value in vars(one).items() if name not in FILES}
         formats.append({"kind": type(one).__name__, "attributes": attributes, "text": contents(_file_of(one))})
-    return {
-        "folder": logger.dir,
-        "pending": {name: dict(getattr(logger, name)) for name in PENDING},
-        "formats": formats,
-    }
+    return {"pending": {name: dict(getattr(logger, name)) for name in PENDING}, "formats": formats}
 
 
 def put_back_logger(logger: Logger, state: dict[str, Any], steps: int) -> None:

@@ -134,6 +134,7 @@ class ResumeCallback(BaseCallback):
             self._take(at_end=True)
             self.preempted = False
         self.write()
+        self._run = None
 
 
 def has_checkpoint(path: str | os.PathLike[str]) -> bool:

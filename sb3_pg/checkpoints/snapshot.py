@@ -125,8 +125,14 @@ class Run:
         rest: dict[str, Any] = {"callbacks": states, "logger": state_of_logger(self._model.logger)}
         try:
             return dumps({**rest, "environments": state_of(self._other_environments)}, self._around)
-        except Exception:  # an evaluation begins with a reset: it loses no more than the generator's state
+        except Exception:  # whatever a user's object raises
+            self.lost += self._evaluated_in
             return dumps(rest, self._around)
+
+    @property
+    def _evaluated_in(self) -> list[str]:
+        """Attributes of callbacks that are environments."""
+        return [name for name in self._other_environments if name.count(".") == 1]
 
 
 class Resumed:
@@ -161,18 +167,19 @@ class Resumed:
         if goes_on:
             model.start_time = time.time_ns() - self._state["elapsed"]
         rest = loads(self._around, run._around)
-        if missing := callback_state.put_back(run.callbacks, rest["callbacks"]):
+        missing = callback_state.put_back(run.callbacks, rest["callbacks"])
+        if "environments" in rest:
+            if run._other_environments.keys() == rest["environments"]["attributes"].keys():
+                put_back(run._other_environments, rest["environments"])
+            else:
+                missing += rest["environments"]["attributes"].keys() - run._other_environments.keys()
+        if missing:
             warnings.warn(
-                f"The run had other callbacks, whose memory of it is dropped: {', '.join(missing)}",
+                f"The run had other callbacks, whose memory of it is dropped: {', '.join(sorted(missing))}",
                 UserWarning,
                 stacklevel=6,
             )
         put_back_logger(model.logger, rest["logger"], model.num_timesteps)
-        if (
-            "environments" in rest
-            and kinds(run._other_environments).keys() == rest["environments"]["attributes"].keys()
-        ):
-            put_back(run._other_environments, rest["environments"])
         if "environments" in self._state:
             put_back(self._environments, self._state["environments"])
         else:

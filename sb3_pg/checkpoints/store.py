@@ -91,24 +91,21 @@ def read(path: Path) -> Checkpoint:
     """
     try:
         with zipfile.ZipFile(path) as packed:
-            facts: dict[str, Any] = json.loads(packed.read(FACTS))
-            if facts["format"] != FORMAT:
-                raise ValueError(
-                    f"{path} has format {facts['format']}, and this version of sb3_pg reads {FORMAT}: go on with the "
-                    "version that wrote it"
-                )
-            sums = facts.pop("sha256")
-            parts = {name: packed.read(name) for name in sums}
-        if any(hashlib.sha256(data).hexdigest() != sums[name] for name, data in parts.items()):
-            raise DamagedCheckpointError(f"{path} is not what was written: its check sum is another")
-        del facts["format"]
-        return Checkpoint(Facts(**facts), parts)
-    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, EOFError, NotImplementedError) as error:
-        raise DamagedCheckpointError(f"{path} is damaged: {error}") from error
-    except ValueError as error:  # of json
-        if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
-            raise DamagedCheckpointError(f"{path} is damaged: {error}") from error
-        raise
+            told: dict[str, Any] = json.loads(packed.read(FACTS))
+            version = told.pop("format")
+            if version == FORMAT:
+                sums = told.pop("sha256")
+                checkpoint = Checkpoint(Facts(**told), {name: packed.read(name) for name in sums})
+    except Exception as error:  # a damaged archive finds them all: RuntimeError, zlib.error, OSError, KeyError, ...
+        raise DamagedCheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    if version != FORMAT:
+        raise ValueError(
+            f"{path} has format {version}, and this version of sb3_pg reads {FORMAT}: go on with the version that "
+            "wrote it"
+        )
+    if any(hashlib.sha256(data).hexdigest() != sums[name] for name, data in checkpoint.parts.items()):
+        raise DamagedCheckpointError(f"{path} is not what was written: its check sum is another")
+    return checkpoint
 
 
 def newest(folder: Path) -> Checkpoint | None:

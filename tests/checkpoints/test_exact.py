@@ -199,4 +199,4 @@ def test_tensorboard_shows_each_step_once(tmp_path: Path) -> None:
     found = events.EventAccumulator(str(run))
     found.Reload()
     steps = [one.step for one in found.Scalars("train/policy_loss")]
-    assert steps == [*range(64, 640, 64)] or steps == [*range(128, 641, 64)]
+    assert steps == [*range(128, 641, 64)]  # an update is logged with the rollout after it

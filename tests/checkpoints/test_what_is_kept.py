@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import zipfile
 from collections.abc import Callable
@@ -14,13 +15,14 @@ import numpy as np
 import pytest
 from gymnasium.utils import EzPickle
 from stable_baselines3 import A2C
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_pg import REINFORCE, ResumeCallback, VanillaPG, has_checkpoint
 from sb3_pg.checkpoints.environments import environments, put_back, state_of, writers
 from sb3_pg.checkpoints.pickling import dumps, loads
-from sb3_pg.checkpoints.store import checkpoints_in, newest
+from sb3_pg.checkpoints.store import DamagedCheckpointError, checkpoints_in, newest, read
 from tests.checkpoints.runs import Interrupt, Interrupted, Kind
 from tests.helpers.environments import DiaryEnv
 from tests.helpers.models import differences, snapshot
@@ -71,6 +73,22 @@ def test_a_damaged_one_is_passed_over_and_a_warning_says_so(
     with pytest.warns(UserWarning, match=last.name):
         model = REINFORCE.resume(interrupted, SMALL.env())
     assert model.num_timesteps == 256
+
+
+def test_bits_that_flip_are_found_wherever_they_are(interrupted: Path) -> None:
+    last = checkpoints_in(interrupted)[-1]
+    content, written = last.read_bytes(), read(last)
+    rng, refused = random.Random(0), 0
+    # Everywhere, and twice as often where the archive says what is in it
+    places = [rng.randrange(len(content)) for _ in range(60)] + [rng.randrange(400) for _ in range(60)]
+    places += [len(content) - 1 - rng.randrange(300) for _ in range(60)]
+    for place in places:
+        last.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])
+        try:
+            assert read(last).parts == written.parts
+        except (DamagedCheckpointError, ValueError):
+            refused += 1
+    assert refused > len(places) // 2
 
 
 def test_one_of_another_version_is_refused(interrupted: Path) -> None:
@@ -166,6 +184,20 @@ class HoldsALock(BaseCallback):
 def test_what_a_callback_cannot_have_kept_is_named(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="HoldsALock.lock"):
         SMALL.model(SMALL.env()).learn(64, callback=[ResumeCallback(tmp_path, every=10), HoldsALock()])
+
+
+def test_an_evaluation_that_cannot_be_saved_is_named(tmp_path: Path) -> None:
+    evaluation = EvalCallback(DummyVecEnv([lambda: Monitor(WithALock())]), eval_freq=10, verbose=0)
+    model = REINFORCE("MlpPolicy", DummyVecEnv([DiaryEnv]), n_steps=16)
+    with pytest.warns(UserWarning, match=r"EvalCallback 1\.eval_env"):
+        model.learn(32, callback=[ResumeCallback(tmp_path, every=10), evaluation])
+
+
+def test_a_callback_that_was_ours_is_still_refused_elsewhere(tmp_path: Path) -> None:
+    callback = ResumeCallback(tmp_path, every=10)
+    SMALL.model(SMALL.env()).learn(64, callback=callback)
+    with pytest.raises(ValueError, match="for the algorithms of sb3_pg, got A2C"):
+        A2C("MlpPolicy", SMALL.env()).learn(10, callback=callback)
 
 
 # --- environments ----------------------------------------------------------------------------------------------------

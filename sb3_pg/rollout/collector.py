@@ -82,8 +82,7 @@ class EpisodeCollector(ResumableAlgorithm):
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
             self.num_timesteps += env.num_envs
-            ended = np.asarray(dones).nonzero()[0]
-            self._check_step(new_obs, rewards, ended, infos, statistics)  # type: ignore[arg-type]
+            self._check_step(new_obs, rewards, dones, infos, statistics)  # type: ignore[arg-type]
             # Give access to local variables
             callback.update_locals(locals())
             if not callback.on_step():
@@ -93,6 +92,7 @@ class EpisodeCollector(ResumableAlgorithm):
             n_steps += 1
             buffer.end_step(actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
+            ended = np.asarray(dones).nonzero()[0]
             if len(ended) > 0:
                 ended_infos = [infos[idx] for idx in ended.tolist()]
                 self._update_info_buffer(ended_infos, np.ones(len(ended), dtype=bool))
@@ -116,7 +116,7 @@ class EpisodeCollector(ResumableAlgorithm):
         self,
         new_obs: np.ndarray | dict[str, np.ndarray],
         rewards: np.ndarray,
-        ended: np.ndarray,
+        dones: np.ndarray,
         infos: list[dict[str, Any]],
         statistics: NormalizerStatistics,
     ) -> None:
@@ -128,7 +128,7 @@ class EpisodeCollector(ResumableAlgorithm):
             check_finite("The observation", new_obs, self.n_envs, self.num_timesteps)
             check_finite("The reward", rewards, self.n_envs, self.num_timesteps)
             if self.bootstrap_truncated:
-                self._check_last_observations(ended, infos)
+                self._check_last_observations(np.asarray(dones).nonzero()[0], infos)
             self._check_statistics(statistics)
         except ValueError:
             statistics.restore()

@@ -27,8 +27,8 @@ class Undo:
     """
 
     def __init__(self) -> None:
-        self._parts: list[object] = []
-        self._with_buffers: list[th.nn.Module] = []
+        #: What was looked through last, and those of its modules that have buffers.
+        self._looked_through: tuple[list[object], list[th.nn.Module]] = ([], [])
         self._found = _Found()
         self._before, self._after = _Room(), _Room()
 
@@ -41,9 +41,9 @@ class Undo:
         self._found = _Found()
         for optimizer in optimizers:
             self._found.add(optimizer)
-        parts = [policy, *self._found.tensors]
-        if not _are_same(parts, self._parts):  # to look for them is a good part of the time that all this takes
-            self._parts, self._with_buffers = parts, [module for module in policy.modules() if module._buffers]
+        parts: list[object] = [policy, *self._found.tensors]
+        if not _are_same(parts, self._looked_through[0]):  # to look is a good part of the time that all this takes
+            self._looked_through = parts, [module for module in policy.modules() if module._buffers]
         for module in self._with_buffers:
             self._found.add(module._buffers)
         self._before.fill(self._found.tensors)
@@ -97,6 +97,10 @@ class Undo:
                 yield name
 
     @property
+    def _with_buffers(self) -> list[th.nn.Module]:
+        return self._looked_through[1]
+
+    @property
     def _copy_of(self) -> dict[int, th.Tensor]:
         return {id(tensor): copy for tensor, copy in zip(self._found.tensors, self._before.copies, strict=True)}
 
@@ -147,37 +151,41 @@ class _Room:
     """Copies of some tensors. The small ones lie side by side, so that one call reads them all."""
 
     def __init__(self) -> None:
-        self.copies: list[th.Tensor] = []
-        self._tensors: list[th.Tensor] = []
-        #: Tensors that hold all numbers of the copies between them.
-        self._pieces: list[th.Tensor] = []
+        #: The tensors, their copies, and tensors that hold all numbers of the copies between them. In one attribute: a
+        #: Ctrl-C between two would leave a room for ever that fits no tensors.
+        self._held: tuple[list[th.Tensor], list[th.Tensor], list[th.Tensor]] = ([], [], [])
+
+    @property
+    def copies(self) -> list[th.Tensor]:
+        """As many as there were tensors."""
+        return self._held[1]
 
     def fill(self, tensors: list[th.Tensor]) -> None:
         """Copy them; into the same room if it is the tensors of the last time."""
-        if not (_are_same(tensors, self._tensors) and _are_alike(tensors, self.copies)):
-            self._make(tensors)
+        if not (_are_same(tensors, self._held[0]) and _are_alike(tensors, self.copies)):
+            self._held = (tensors, *_room_for(tensors))
         with th.no_grad():
             th._foreach_copy_(self.copies, tensors)
 
     def squares(self) -> list[th.Tensor]:
         """Sums of squares, scalars, which are finite only if every number that was copied is; they may overflow."""
-        return [_squared(piece) for piece in self._pieces]
+        return [_squared(piece) for piece in self._held[2]]
 
-    def _make(self, tensors: list[th.Tensor]) -> None:
-        self._tensors = tensors
-        self.copies = [th.empty_like(one, requires_grad=False) for one in tensors]
-        numbers = [place for place, one in enumerate(self.copies) if one.is_floating_point()]
-        small = [place for place in numbers if self.copies[place].numel() <= FEW]
-        self._pieces = [self.copies[place] for place in numbers if place not in small]
-        for device, dtype in {(self.copies[place].device, self.copies[place].dtype) for place in small}:
-            alike = [
-                place for place in small if (self.copies[place].device, self.copies[place].dtype) == (device, dtype)
-            ]
-            sizes = [self.copies[place].numel() for place in alike]
-            flat = th.zeros(sum(sizes), device=device, dtype=dtype)
-            for place, piece in zip(alike, flat.split(sizes), strict=True):
-                self.copies[place] = piece.view(self.copies[place].shape)
-            self._pieces.append(flat)
+
+def _room_for(tensors: list[th.Tensor]) -> tuple[list[th.Tensor], list[th.Tensor]]:
+    """Tensors like these, and the pieces that they lie in if they hold numbers."""
+    copies = [th.empty_like(one, requires_grad=False) for one in tensors]
+    numbers = [place for place, one in enumerate(copies) if one.is_floating_point()]
+    small = [place for place in numbers if copies[place].numel() <= FEW]
+    pieces = [copies[place] for place in numbers if place not in small]
+    for device, dtype in {(copies[place].device, copies[place].dtype) for place in small}:
+        alike = [place for place in small if (copies[place].device, copies[place].dtype) == (device, dtype)]
+        sizes = [copies[place].numel() for place in alike]
+        flat = th.zeros(sum(sizes), device=device, dtype=dtype)
+        for place, piece in zip(alike, flat.split(sizes), strict=True):
+            copies[place] = piece.view(copies[place].shape)
+        pieces.append(flat)
+    return copies, pieces
 
 
 def _squared(numbers: th.Tensor) -> th.Tensor:

@@ -1,7 +1,9 @@
 """Ctrl-C at random moments of runs whose environments are in processes: ``python -m tests.robustness.interrupts``.
 
 Prints how many runs were interrupted, where, and how many of the batches after them were spliced; exits with 1 if any
-was. ``--algorithm A2C`` shows what Stable-Baselines3's own does.
+was. ``--algorithm A2C`` shows what Stable-Baselines3's own does. By a timer one model is interrupted again and again;
+``--by line`` interrupts new models, each where another line of Python runs first, drawn from all that a short run goes
+through: lines which take no time, and run once, have their turn.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import random
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -121,8 +126,70 @@ def interrupt_runs(algorithm: str, kind: str, n_runs: int, seed: int) -> dict[st
             model.set_env(env)
     signal.signal(signal.SIGINT, old)
     env.close()
+    return {"runs": n_runs} | counted(seen) | {"errors": dict(errors), "interrupted in": dict(places)}
+
+
+class Line:
+    """Raises KeyboardInterrupt before the ``n``-th line that runs inside :meth:`watched`, never if it is 0."""
+
+    def __init__(self, n: int = 0) -> None:
+        self.n, self.n_run, self.place = n, 0, "nowhere"
+        #: Each line that has run, and the number of its first run.
+        self.first: dict[tuple[str, int], int] = {}
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Also in the functions that are called from here."""
+        before = sys.gettrace()
+        sys.settrace(lambda *_: self._trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if event == "line":
+            self.n_run += 1
+            self.first.setdefault((frame.f_code.co_filename, frame.f_lineno), self.n_run)
+            if self.n_run == self.n:
+                self.place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self._trace
+
+
+def interrupt_lines(algorithm: str, kind: str, n_runs: int, seed: int) -> dict[str, Any]:
+    """Interrupt a new model's run where a line drawn at random runs first, then learn on; once a line at most.
+
+    :return: the counts, as :func:`interrupt_runs` gives them
+    """
+    draw, env, every = random.Random(seed), make_envs(kind), Line()
+    make_model(algorithm, env).learn(2 * N_STEPS * N_ENVS)  # what is imported or compiled once is done with
+    model = make_model(algorithm, env)
+    with every.watched():
+        model.learn(2 * N_STEPS * N_ENVS)
+    seen, places, errors = Diaries(), Counter[str](), Counter[str]()
+    moments = draw.sample([*every.first.values()], min(n_runs, len(every.first)))
+    for n in moments:
+        model, line = make_model(algorithm, env), Line(n)
+        try:
+            with line.watched():
+                model.learn(2 * N_STEPS * N_ENVS)
+        except KeyboardInterrupt as error:
+            places[where(error)] += 1
+        try:
+            model.learn(2 * N_STEPS * N_ENVS, seen)
+        except Exception as error:
+            errors[f"{type(error).__name__}: {error}"[:100] + f" after {line.place}"] += 1
+            env = make_envs(kind)
+    env.close()
+    return {"runs": len(moments)} | counted(seen) | {"errors": dict(errors), "interrupted in": dict(places)}
+
+
+def counted(seen: Diaries) -> dict[str, int]:
+    """What was seen after all interrupts."""
     counts = {"transitions": seen.n_transitions, "wrong": seen.n_wrong, "batches": seen.n_batches}
-    return counts | {"spliced": seen.n_spliced, "errors": dict(errors), "interrupted in": dict(places)}
+    return counts | {"spliced": seen.n_spliced}
 
 
 def main() -> None:
@@ -130,16 +197,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--algorithm", choices=list(ALGORITHMS), action="append")
     parser.add_argument("--kind", choices=["dummy", "subproc", "normalize", "async"], action="append")
+    parser.add_argument("--by", choices=["timer", "line"], default="timer")
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     th.set_num_threads(1)
+    interrupt = interrupt_lines if given.by == "line" else interrupt_runs
     is_wrong = False
     for algorithm in given.algorithm or ["REINFORCE", "VanillaPG", "OffPolicyISPG"]:
         for kind in given.kind or ["dummy", "subproc", "normalize", "async"]:
-            counts = interrupt_runs(algorithm, kind, given.runs, given.seed)
+            counts = interrupt(algorithm, kind, given.runs, given.seed)
             is_wrong |= counts["spliced"] > 0 or bool(counts["errors"])
-            print(json.dumps({"algorithm": algorithm, "kind": kind, "runs": given.runs} | counts), flush=True)
+            print(json.dumps({"algorithm": algorithm, "kind": kind} | counts), flush=True)
     sys.exit(int(is_wrong))
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch as th
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_pg.envs import GymnasiumVecEnv
 from sb3_pg.envs.drain import drain
-from tests.robustness.interrupts import N_ENVS, N_STEPS, Diaries, make_envs, make_model
+from sb3_pg.update.undo import _Room
+from tests.robustness.interrupts import N_ENVS, N_STEPS, Diaries, interrupt_lines, make_envs, make_model
 
 
 class Interrupted:
@@ -136,3 +138,25 @@ def test_random_moments() -> None:
     assert found.returncode == 0, found.stdout + found.stderr
     assert [line["kind"] for line in lines] == ["dummy", "subproc", "normalize", "async"]
     assert all(line["batches"] == 16 and line["wrong"] == 0 for line in lines)
+
+
+def test_before_random_lines() -> None:
+    """The command with more runs has more of them."""
+    counts = interrupt_lines("OffPolicyISPG", "dummy", n_runs=50, seed=0)
+    assert (counts["batches"], counts["wrong"], counts["errors"]) == (100, 0, {})
+    assert sum(counts["interrupted in"].values()) >= 45  # some runs may have fewer lines
+
+
+def test_a_room_for_copies_is_whole_or_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken off while it is made, it is made anew: half of one would not fit any tensors again."""
+    room, tensors = _Room(), [th.arange(3.0), th.ones(2, 2)]
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(th, "zeros", interrupted)
+        room.fill(tensors)
+    room.fill(tensors)
+    assert all(map(th.equal, room.copies, tensors))
+    assert sum(map(float, room.squares())) == 9

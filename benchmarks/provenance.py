@@ -151,14 +151,19 @@ def current_commit(root: Path = ROOT) -> str:
     return head + ("+" if changes else "")
 
 
-def code_hash(modules: Iterable[str], settings: Iterable[str] = (), root: Path = ROOT) -> str:
+def code_hash(
+    modules: Iterable[str], settings: Iterable[str] = (), root: Path = ROOT, without: Iterable[str] = ()
+) -> str:
     """Of the statements in the modules and in all that they import of this repository, in no order, and of settings.
 
     Comments, docstrings, layout, imports, and the module that a statement is in, leave it as it is.
+
+    :param without: modules that do not count, nor those below them, nor what only they import
     """
     found: set[Path] = set()
+    uncounted = (*UNCOUNTED, *without)
     for module in modules:
-        collect(module, None, root, found)
+        collect(module, None, root, found, uncounted)
     parts = [statement for path in found for statement in statements(path.read_text())]
     return hashlib.sha256("\n".join(sorted([*parts, *settings])).encode()).hexdigest()[:12]
 
@@ -169,14 +174,14 @@ def shipped_settings(algorithm: str, env_id: str, root: Path = ROOT) -> str:
     return json.dumps(sections[env_id], sort_keys=True)
 
 
-def collect(module: str, name: str | None, root: Path, found: set[Path]) -> None:
+def collect(module: str, name: str | None, root: Path, found: set[Path], uncounted: tuple[str, ...]) -> None:
     """Add the module's file and those of what it imports, directly or not.
 
     :param name: all that is wanted of it: from a package, ``from package import name`` follows the name alone, so that
         what trains one algorithm does not depend on the others
     """
     path = module_file(module, root)
-    if path is None or path in found or any(f"{module}.".startswith(f"{one}.") for one in UNCOUNTED):
+    if path is None or path in found or any(f"{module}.".startswith(f"{one}.") for one in uncounted):
         return
     if name is not None and path.name == "__init__.py":
         sources = [(source, own) for source, own, alias in imports(path, root) if alias == name]
@@ -184,11 +189,11 @@ def collect(module: str, name: str | None, root: Path, found: set[Path]) -> None
             sources.append((f"{module}.{name}", None))
         if sources:
             for source, own in sources:
-                collect(source, own, root, found)
+                collect(source, own, root, found, uncounted)
             return
     found.add(path)
     for source, own, _ in imports(path, root):
-        collect(source, own, root, found)
+        collect(source, own, root, found, uncounted)
 
 
 def module_file(module: str, root: Path) -> Path | None:

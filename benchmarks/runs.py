@@ -22,6 +22,9 @@ from sb3_pg.files import whole_file
 from sb3_pg.zoo.configs import config_path, read_configs
 
 Part = TypeVar("Part")
+#: The grid asks of these whether an algorithm is ours, and what is refused. How ours learn is code of our algorithms,
+#: and in no run of SB3's.
+ENGINE = ("sb3_pg.common",)
 
 
 def contender(label: str, algorithm: type[BaseAlgorithm], **settings: Any) -> Contender:
@@ -75,8 +78,9 @@ def trained(
     """
     asked: dict[str, Any] = {"n_envs": n_envs, "eval_every": eval_every, "n_eval_episodes": n_eval_episodes}
     env_ids = [env_ids] if isinstance(env_ids, str) else env_ids
-    modules = [train_cell.__module__, *(algorithm_class(one.algorithm).__module__ for one in contenders)]
-    out = folder / code_hash(modules, [repr((list(contenders), steps, asked))])
+    grid = code_hash([train_cell.__module__], without=ENGINE)
+    modules = [algorithm_class(one.algorithm).__module__ for one in contenders]
+    out = folder / code_hash(modules, [grid, repr((list(contenders), steps, asked))])
     results = run_grid(contenders, env_ids, seeds, out, steps, config="defaults", jobs=jobs, retry_failed=True, **asked)
     _refuse_failed(results)
     return read_runs([result.folder for result in results]).records

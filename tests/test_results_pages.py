@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 
-from benchmarks import defaults, first_look, learning, out_of_the_box, runs, samples
+from benchmarks import defaults, first_look, learning, out_of_the_box, provenance, runs, samples
 from benchmarks.provenance import (
     FOLDER,
     MARK_COMMAND,
@@ -134,7 +135,7 @@ def test_a_page_depends_on_the_settings_that_it_reads(page: Page, monkeypatch: p
 @pytest.mark.parametrize("module", [defaults, first_look, learning, samples])
 def test_a_page_depends_on_what_trains_and_reads_its_runs_and_on_no_report(module: ModuleType) -> None:
     found: set[Path] = set()
-    collect(module.__name__, None, ROOT, found)
+    collect(module.__name__, None, ROOT, found, UNCOUNTED)
     names = {path.relative_to(ROOT).as_posix() for path in found}
     rooms = {f"sb3_pg/{room}" for room in ("compare/grid/cell.py", "compare/reading/monitor.py", "zoo/experiment.py")}
     assert rooms <= names
@@ -278,6 +279,20 @@ def test_runs_are_kept_while_neither_code_nor_settings_change(tmp_path: Path) ->
     assert len(after) == 3 and before.items() <= after.items()
 
 
+@pytest.fixture
+def folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Where runs are asked for, with nothing that trains them."""
+    found = []
+
+    def run_grid(contenders: Any, env_ids: Any, seeds: Any, out: Path, *_: Any, **__: Any) -> list[Any]:
+        found.append(out)
+        return []
+
+    monkeypatch.setattr(runs, "run_grid", run_grid)
+    monkeypatch.setattr(runs, "read_runs", lambda paths: Found([]))
+    return found
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -291,16 +306,8 @@ def test_runs_are_kept_while_neither_code_nor_settings_change(tmp_path: Path) ->
     ids=lambda change: next(iter(change)),
 )
 def test_what_is_asked_otherwise_is_trained_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+    tmp_path: Path, folders: list[Path], change: dict[str, Any]
 ) -> None:
-    folders = []
-
-    def run_grid(contenders: Any, env_ids: Any, seeds: Any, out: Path, *_: Any, **__: Any) -> list[Any]:
-        folders.append(out)
-        return []
-
-    monkeypatch.setattr(runs, "run_grid", run_grid)
-    monkeypatch.setattr(runs, "read_runs", lambda paths: Found([]))
     for changes in ({}, {}, change):
         asked(tmp_path, **changes)
     assert folders[0] == folders[1] != folders[2]
@@ -330,18 +337,36 @@ def test_runs_go_on_in_another_checkout(tmp_path: Path) -> None:
     assert archive.read_bytes() == packed
 
 
-def test_runs_of_other_code_are_left_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = []
+@pytest.mark.parametrize(
+    ("algorithm", "changed", "counts"),
+    [
+        (REINFORCE, "sb3_pg.compare.grid.cell", True),
+        (REINFORCE, "sb3_pg.common.base_algorithm", True),
+        (REINFORCE, "sb3_pg.vanilla_pg.vanilla_pg", False),
+        (PPO, "sb3_pg.compare.grid.cell", True),
+        (PPO, "sb3_pg.common.base_algorithm", False),
+    ],
+)
+def test_runs_of_other_code_are_left_where_they_are(
+    algorithm: Any,
+    changed: str,
+    counts: bool,
+    tmp_path: Path,
+    folders: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engine's counts too, but for SB3's algorithms, in which it has no part."""
+    contenders = [contender("one", algorithm)]
+    asked(tmp_path, contenders=contenders)
+    path, statements = module_file(changed, ROOT), provenance.statements
+    assert path is not None
 
-    def changed(of: list[str], asked: list[str]) -> str:
-        modules.extend(of)
-        return f"{code_hash(of, asked)}-changed"
+    def with_one_more(source: str) -> tuple[str, ...]:
+        return (*statements(source), "one more") if source == path.read_text() else statements(source)
 
-    (before,) = asked(tmp_path, seeds=[3])
-    monkeypatch.setattr(runs, "code_hash", changed)
-    (after,) = asked(tmp_path, seeds=[3])
-    assert modules == ["sb3_pg.compare.grid.cell", "sb3_pg.reinforce.reinforce"]
-    assert before.folder.exists() and after.folder.exists() and before.folder != after.folder
+    monkeypatch.setattr(provenance, "statements", with_one_more)
+    asked(tmp_path, contenders=contenders)
+    assert (folders[0] != folders[1]) == counts
 
 
 def test_a_run_that_fails_leaves_no_page(tmp_path: Path) -> None:

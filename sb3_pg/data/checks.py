@@ -26,10 +26,12 @@ def check_choice(name: str, value: object, choices: Collection[str], or_else: st
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a real number, of Python or of NumPy, that a float has room for, and no truth value."""
+    """Whether it is a real number, of Python or of NumPy, and no truth value; of whole numbers, one of a machine's: a
+    tensor takes no other.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return False
-    return not isinstance(value, int) or abs(value) <= sys.float_info.max
+    return not isinstance(value, int) or abs(value) <= sys.maxsize
 
 
 def check_unit_interval(name: str, value: object) -> None:

@@ -21,7 +21,7 @@ def number(low: float, high: float, low_counts: bool = True, high_counts: bool =
     def holds(value: Any) -> bool:
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
             return False
-        if isinstance(value, int) and value.bit_length() > 1023:
+        if isinstance(value, int) and value.bit_length() > 63:  # no tensor takes it
             return False
         value = float(value)
         return (value >= low if low_counts else value > low) and (value <= high if high_counts else value < high)
@@ -133,7 +133,7 @@ ARGUMENTS: dict[str, Rule] = {
     "incomplete_episodes": either(one_of("carry"), none),
     "stats_window_size": count,
     "tensorboard_log": either(none, a(str)),
-    "verbose": either(integer(0, 2), switch),
+    "verbose": either(integer(0, 2), a(bool)),
     "seed": either(integer(0, 2**32 - 1), none),
     "device": either(one_of("auto", "cpu"), a(th.device)),
 }
@@ -177,6 +177,8 @@ def is_sensible(algorithm: type, kind: str, name: str, value: Any) -> bool:
     """
     if (algorithm.__name__, name) == ("OffPolicyISPG", "target_kl"):  # no bound, of steps that have a length without it
         return either(positive, none)(value)
+    if (algorithm.__name__, name) == ("REINFORCE", "returns"):  # without a critic
+        return either(one_of("reward_to_go", "total"), none)(value)
     if (algorithm.__name__, name) == ("VanillaPG", "learning_rate"):  # None is what suits its step
         return either(rate, none)(value)
     return {"argument": ARGUMENTS, "entry": ENTRIES, "learn": LEARN}[kind][name](value)

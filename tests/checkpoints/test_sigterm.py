@@ -90,12 +90,17 @@ def test_in_another_thread_learning_goes_on_without_a_handler(tmp_path: Path) ->
 
 SCRIPT = """
 import os, signal, sys
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import SubprocVecEnv
 from sb3_pg import ResumeCallback, VanillaPG
 from tests.checkpoints.runs import Interrupt, Kind
 
 def main():
-    kind = Kind(VanillaPG, n_envs=2, backend="subproc", arguments={"n_steps": 32})
-    model = kind.model(kind.env())
+    kind = Kind(VanillaPG, n_envs=2, arguments={"n_steps": 32})
+    env = make_vec_env(
+        "CartPole-v1", 2, seed=3, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": sys.argv[3]}
+    )
+    model = kind.model(env)
     model.learn(100_000, callback=[ResumeCallback(sys.argv[1], every=100), Interrupt(100, eval(sys.argv[2]))])
     print("learn() has returned")
 
@@ -105,24 +110,26 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("does", "returns"),
+    ("does", "start_method", "returns"),
     [
         # As Slurm does, to all processes of a job: those of the environments end at once
-        ("lambda: os.killpg(0, signal.SIGTERM)", True),
-        ("lambda: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]", False),
+        ("lambda: os.killpg(0, signal.SIGTERM)", "forkserver", True),
+        ("lambda: os.killpg(0, signal.SIGTERM)", "fork", True),
+        ("lambda: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]", "forkserver", False),
     ],
-    ids=["all processes", "twice"],
+    ids=["all processes", "all processes, forked", "twice"],
 )
-def test_in_a_process_of_its_own(does: str, returns: bool, tmp_path: Path) -> None:
+def test_in_a_process_of_its_own(does: str, start_method: str, returns: bool, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), does],
+        [sys.executable, str(script), str(tmp_path), does, start_method],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         start_new_session=True,
         check=False,
+        timeout=120,
     )
     assert ("learn() has returned" in done.stdout) == returns, done.stderr
     assert (done.returncode == 0) == returns, done.stderr

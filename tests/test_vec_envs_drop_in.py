@@ -115,11 +115,14 @@ def test_methods_of_a_monitor(vector_env: Any) -> None:
 def test_the_monitors_methods_are_those_of_sb3() -> None:
     sb3, ours = pair(Tally, 2, AutoresetMode.DISABLED)
     assert_same_transitions(sb3, ours, 40)
-    for name in ("get_total_steps", "get_episode_rewards", "get_episode_lengths"):
+    for name in ("get_total_steps", "get_episode_lengths"):
         assert sb3.env_method(name) == ours.env_method(name)
+    # Since Python 3.12, sum(), by which SB3 adds an episode's rewards up, makes good what rounding loses
+    for own, theirs in zip(*(env.env_method("get_episode_rewards") for env in (ours, sb3)), strict=True):
+        assert own == pytest.approx(theirs, rel=1e-13)
     inside = GymnasiumVecEnv(SyncVectorEnv([partial(monitored, Tally)] * 2))
     assert_same_transitions(DummyVecEnv([partial(monitored, Tally)] * 2), inside, 40)
-    assert inside.env_method("get_episode_rewards") == sb3.env_method("get_episode_rewards")
+    assert inside.env_method("get_episode_rewards") == sb3.env_method("get_episode_rewards")  # SB3's monitor both
     silent = GymnasiumVecEnv(SyncVectorEnv([Tally] * 2), record_episode_statistics=False)
     assert not silent.has_attr("get_total_steps")
 

@@ -94,7 +94,7 @@ from sb3_pg import ResumeCallback, VanillaPG
 from tests.checkpoints.runs import Interrupt, Kind
 
 def main():
-    kind = Kind(VanillaPG, n_envs=2, backend=sys.argv[3], arguments={"n_steps": 32})
+    kind = Kind(VanillaPG, n_envs=2, backend="subproc", arguments={"n_steps": 32})
     model = kind.model(kind.env())
     model.learn(100_000, callback=[ResumeCallback(sys.argv[1], every=100), Interrupt(100, eval(sys.argv[2]))])
     print("learn() has returned")
@@ -105,20 +105,19 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("does", "backend", "returns"),
+    ("does", "returns"),
     [
         # As Slurm does, to all processes of a job: those of the environments end at once
-        ("lambda: os.killpg(0, signal.SIGTERM)", "subproc", True),
-        # Nothing of the environments has a part in it: in this process they cost less
-        ("lambda: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]", "dummy", False),
+        ("lambda: os.killpg(0, signal.SIGTERM)", True),
+        ("lambda: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]", False),
     ],
     ids=["all processes", "twice"],
 )
-def test_in_a_process_of_its_own(does: str, backend: str, returns: bool, tmp_path: Path) -> None:
+def test_in_a_process_of_its_own(does: str, returns: bool, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), does, backend],
+        [sys.executable, str(script), str(tmp_path), does],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

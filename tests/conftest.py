@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -14,6 +15,9 @@ from tests.helpers.models import TINY
 from tests.helpers.vec_envs import FakePool
 
 th.set_num_threads(1)
+
+# The processes of SubprocVecEnv are forks of a server: what that has imported, none of them imports again
+multiprocessing.set_forkserver_preload(["sb3_pg", "gymnasium.envs.classic_control"])
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("deterministic")

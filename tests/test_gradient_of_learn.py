@@ -269,8 +269,8 @@ def test_large_batches_go_through_in_pieces(algorithm: Any, batch_normalisation:
         whole: dict[str, Any] = {"batch_size": None} if algorithm is OffPolicyISPG else {}
         model = algorithm(
             "MlpPolicy",
-            make_vec_env("CartPole-v1", 10, seed=0),
-            n_steps=600,
+            make_vec_env("CartPole-v1", 40, seed=0),
+            n_steps=150,
             micro_batch_size=micro_batch_size,
             **whole,
             policy_kwargs={"net_arch": [8], **kwargs},

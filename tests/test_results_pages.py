@@ -8,6 +8,7 @@ import runpy
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -257,7 +258,9 @@ def test_a_star_takes_all_of_a_package(repository: Path) -> None:
 def asked(folder: Path, **changes: Any) -> list[Record]:
     contenders = [contender("one", REINFORCE, n_steps=64)]
     arguments: dict[str, Any] = {"contenders": contenders, "env_ids": "CartPole-v1", "seeds": [3, 4], "steps": 64}
-    return trained(folder, **arguments | {"n_envs": 1, "n_eval_episodes": 2, "jobs": 1} | changes)
+    # Evaluated at the beginning and at the end: by default 20 times
+    few = {"n_envs": 1, "n_eval_episodes": 2, "eval_every": 64, "jobs": 1}
+    return trained(folder, **arguments | few | changes)
 
 
 def cells(folder: Path) -> dict[Path, str]:
@@ -416,6 +419,16 @@ def test_the_page_of_plain_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(out_of_the_box, "trained", made_up)
     monkeypatch.setattr(out_of_the_box, "kept", lambda *_: nullcontext())
     monkeypatch.setattr(out_of_the_box, "random_score", lambda _: -1000.0)
+    # Every task has the ends of its scale; a page of three tasks and algorithms is made like one of all, in less time
+    assert list(out_of_the_box.scale()) == list(out_of_the_box.ENV_IDS)
+    assert set(out_of_the_box.EPISODIC) < set(out_of_the_box.ENV_IDS)
+    monkeypatch.setattr(out_of_the_box, "ENV_IDS", ("CartPole-v1", "Acrobot-v1", "Pendulum-v1"))
+    monkeypatch.setattr(out_of_the_box, "EPISODIC", ("CartPole-v1", "Acrobot-v1"))
+    labels = [one.label for one in out_of_the_box.CONTENDERS]
+    assert labels == ["VanillaPG", "OffPolicyISPG", "REINFORCE", "PPO", "A2C"]
+    few = [one for one in out_of_the_box.CONTENDERS if one.label in ("REINFORCE", "PPO", "A2C")]
+    monkeypatch.setattr(out_of_the_box, "CONTENDERS", few)
+    monkeypatch.setattr(out_of_the_box, "scale", partial(out_of_the_box.scale, out_of_the_box.ENV_IDS))
     for name in ("PAGE", "RESULTS", "FOLDER"):
         monkeypatch.setattr(out_of_the_box, name, tmp_path / getattr(out_of_the_box, name).name)
     assert out_of_the_box.main() == 0

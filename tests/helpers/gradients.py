@@ -1,7 +1,7 @@
 """The gradients that ``learn`` should have handed to its optimizer, from a tape of what was played.
 
-A loop over the steps: ``autograd.grad`` once for each, in double precision, with the returns and baselines of
-:mod:`tests.helpers.literal`.
+A loop over the steps: the score of each by ``autograd.grad``, in double precision, times what it is multiplied by, with
+the returns and baselines of :mod:`tests.helpers.literal`.
 Nothing here is taken from the package's buffers or estimators.
 """
 
@@ -11,6 +11,7 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -114,13 +115,19 @@ def drawn_action(tape: Tape, piece: Piece, step: Step) -> np.ndarray:
     return drawn
 
 
+def seen_and_done(tape: Tape, piece: Piece, step: Step) -> bytes:
+    """The observation and the action of a step: of the same ones a policy says the same."""
+    if id(step) not in tape.seen_and_done:
+        tape.seen_and_done[id(step)] = pickle.dumps((step.observation, drawn_action(tape, piece, step)))
+    return tape.seen_and_done[id(step)]
+
+
 def log_prob_of(tape: Tape, policy: ActorCriticPolicy, piece: Piece, step: Step) -> float:
     """log pi(a|s) of a step under one of the tape's policies, in double precision."""
-    action = drawn_action(tape, piece, step)
-    key = (id(policy), pickle.dumps((step.observation, action)))
+    key = (id(policy), seen_and_done(tape, piece, step))
     if key not in tape.log_probs:
         with th.no_grad():
-            tape.log_probs[key] = evaluate(policy, step.observation, action)[1].item()
+            tape.log_probs[key] = evaluate(policy, step.observation, drawn_action(tape, piece, step))[1].item()
     return tape.log_probs[key]
 
 
@@ -346,6 +353,47 @@ def literal_gradients(model: PolicyGradientAlgorithm, tape: Tape) -> dict[int, R
     return gradients
 
 
+class Scores:
+    """What a policy says of a step, and the gradients of that, each once it is asked for.
+
+    :param penalty: what this step adds to the mean penalty, None without one
+    """
+
+    def __init__(
+        self, policy: ActorCriticPolicy, observation: Any, action: np.ndarray, penalty: th.Tensor | None
+    ) -> None:
+        self.policy, self.penalty = policy, penalty
+        self.value, self.log_prob, entropy = evaluate(policy, observation, action)
+        self.entropy = -self.log_prob if entropy is None else entropy
+
+    @cached_property
+    def of_value(self) -> th.Tensor:
+        """grad V(s)"""
+        return gradient_in(self.policy, self.value)
+
+    @cached_property
+    def of_log_prob(self) -> th.Tensor:
+        """grad log pi(a|s)"""
+        return gradient_in(self.policy, self.log_prob)
+
+    @cached_property
+    def of_entropy(self) -> th.Tensor:
+        """grad H, or of what stands for the entropy where there is none."""
+        return gradient_in(self.policy, self.entropy)
+
+    @cached_property
+    def of_penalty(self) -> th.Tensor:
+        """Of the penalty that there is."""
+        assert self.penalty is not None
+        return gradient_in(self.policy, self.penalty)
+
+
+def slope(function: Callable[[th.Tensor], th.Tensor], at: th.Tensor) -> float:
+    """The derivative of a function of one number."""
+    argument = at.detach().requires_grad_()
+    return float(th.autograd.grad(function(argument), argument)[0])
+
+
 def literal_gradient(
     model: PolicyGradientAlgorithm,
     tape: Tape,
@@ -356,6 +404,8 @@ def literal_gradient(
     penalty: Callable[[Step], th.Tensor] | None = None,
 ) -> Reference:
     """The gradient of the loss at a policy, added up step by step.
+
+    Steps with the same observation and action have the same scores, which are worked out once.
 
     :param surrogate: from the number of a step in the sample, and its log-prob, to its share of what is maximised
     :param penalty: of a step, its mean is part of the loss
@@ -368,16 +418,19 @@ def literal_gradient(
         for piece, targets in zip(one.pieces, one.targets, strict=True)
         for step, target in zip(piece.steps, targets, strict=True)
     ]
+    known: dict[bytes, Scores] = {}
     for row, (piece, step, target) in enumerate(steps):
-        value, log_prob, entropy = evaluate(policy, step.observation, drawn_action(tape, piece, step))
-        terms.append(-gradient_in(policy, surrogate(row, log_prob)) / divisor)
+        key = seen_and_done(tape, piece, step)
+        if key not in known:
+            here = None if penalty is None else penalty(step)
+            known[key] = Scores(policy, step.observation, drawn_action(tape, piece, step), here)
+        scores = known[key]
+        terms.append(-slope(partial(surrogate, row), scores.log_prob) * scores.of_log_prob / divisor)
         if model.ent_coef:
-            terms.append(-model.ent_coef * gradient_in(policy, -log_prob if entropy is None else entropy) / divisor)
+            terms.append(-model.ent_coef * scores.of_entropy / divisor)
         if model.uses_critic and model.value_optimizer is None:
-            terms.append(model.vf_coef * gradient_in(policy, (value - target) ** 2) / n_rows)
+            terms.append(model.vf_coef * 2 * float(scores.value.detach() - target) * scores.of_value / n_rows)
         if penalty is not None:
-            terms.append(gradient_in(policy, penalty(step)) / n_rows)
-    total = th.zeros_like(terms[0])
-    for term in terms:
-        total += term
-    return Reference(total, float(sum(term.norm() for term in terms)))
+            terms.append(scores.of_penalty / n_rows)
+    every = th.stack(terms)
+    return Reference(every.sum(0), float(every.norm(dim=1).sum()))

@@ -81,6 +81,7 @@ class Tape:
     :param gradient_steps: in the order of time
     :param buffer_rewards: per iteration the rewards in the algorithm's buffer, ``(n_steps, n_envs)``
     :param log_probs: what :func:`log_prob_of` has evaluated so far
+    :param seen_and_done: what :func:`seen_and_done` has found so far, by the identity of the step
     """
 
     iteration: int = -1
@@ -90,6 +91,7 @@ class Tape:
     gradient_steps: list[GradientStep] = field(default_factory=list)
     buffer_rewards: list[np.ndarray] = field(default_factory=list)
     log_probs: dict[tuple[int, bytes], float] = field(default_factory=dict)
+    seen_and_done: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def gradients(self) -> dict[int, th.Tensor]:

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg import REINFORCE, cli
 from sb3_pg.envs import make_vec_env
-from sb3_pg.variance import Estimator, Measurement, Settings, measure_checkpoints, measure_gradients
+from sb3_pg.variance import Estimator, Measurement, Settings, command, measure_checkpoints, measure_gradients
 from sb3_pg.variance.command import FILE
 from sb3_pg.variance.instruments.credits import parse_estimator
 from sb3_pg.variance.instruments.models import checkpoints, load_model, statistics_beside
@@ -53,12 +53,20 @@ def pieces(folder: Path) -> dict[str, Any]:
 def assert_same(one: Path, other: Path) -> None:
     """To the bit, pieces and results."""
     assert (one / FILE).read_bytes() == (other / FILE).read_bytes()
-    assert pieces(one).keys() == pieces(other).keys()
-    for name, arrays in pieces(one).items():
-        assert arrays.keys() == pieces(other)[name].keys()
-        assert all(np.array_equal(array, pieces(other)[name][key]) for key, array in arrays.items())
+    mine, others = pieces(one), pieces(other)
+    assert mine.keys() == others.keys()
+    for name, arrays in mine.items():
+        assert arrays.keys() == others[name].keys()
+        assert all(np.array_equal(array, others[name][key]) for key, array in arrays.items())
 
 
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures take longer than the measurement: for tests that look at the files of that alone."""
+    monkeypatch.setattr(command, "write_page", lambda page, folder: folder / "report.html")
+
+
+@pytest.mark.usefixtures("no_report")
 def test_a_kill_in_the_middle_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A process killed by SIGKILL after its fifth piece, and another command that goes on; a piece half written is
     made again. Against one that nobody interrupted."""

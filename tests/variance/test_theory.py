@@ -66,8 +66,9 @@ def model(n_envs: int = 4) -> VanillaPG:
     return tabular_model(MDP, THETA, n_envs, gamma=1.0)
 
 
-def measured(folder: Path, **settings: Any) -> Measurement:
-    return measure_gradients(model(), None, settings_of(**settings), folder)
+def measured(folder: Path, episodes: int = 8, **settings: Any) -> Measurement:
+    """With an environment for each episode of a batch."""
+    return measure_gradients(model(episodes), None, settings_of(episodes, **settings), folder)
 
 
 FAR = settings_of(drifts=(0.01, 0.2), landscape=SIZES, landscape_kl=0.05, landscape_batches=320)
@@ -184,13 +185,19 @@ def test_fewer_weights_count_the_further_off_and_the_longer_the_product(measurem
 
 def test_the_ladder_of_weights(tmp_path: Path) -> None:
     """The gradient is noisier with a weight of whole episodes than with one of each reward's past, and than with one of
-    each step; and tamed by self-normalisation. On 12,800 episodes, for the tails are heavy."""
+    each step; and tamed by self-normalisation. On 12,800 episodes, for the tails are heavy; in large batches, since it
+    is the episodes that count."""
     levels: tuple[Importance, ...] = ("timestep", "per_decision", "trajectory")
     weighted = (*(Estimator(importance=one) for one in levels), Estimator(importance="trajectory", self_normalize=True))
     asked = settings_of(
-        batches=1600, reference_batches=80, estimators=ESTIMATORS[:1], drifts=(0.05,), drift_estimators=weighted
+        episodes=32,
+        batches=400,
+        reference_batches=80,
+        estimators=ESTIMATORS[:1],
+        drifts=(0.05,),
+        drift_estimators=weighted,
     )
-    lab = Laboratory(model(n_envs=8), None, asked, tmp_path)
+    lab = Laboratory(model(asked.episodes), None, asked, tmp_path)
     step = lab.step(0.05)
     timestep, per_decision, trajectory, tamed = (one.name for one in weighted)
     stage = lab.drift(0, step, 0.05)[1]

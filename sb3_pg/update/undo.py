@@ -6,6 +6,7 @@ import math
 import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch as th
@@ -13,8 +14,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 #: Numbers of a tensor beyond which reading it costs more than the call that has it read.
 FEW = 2**13
-#: Attributes that every optimizer has: of these, only the state and the groups change in a step.
-OF_EVERY_OPTIMIZER = frozenset(vars(th.optim.SGD([th.zeros(())], lr=1.0)))
 #: What holds no tensor that a step could write into.
 PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
 
@@ -125,8 +124,8 @@ class _Found:
         if isinstance(value, th.optim.Optimizer):
             there = vars(value)
             inside: list[Any] = [value.param_groups, value.state]
-            if len(there) > len(OF_EVERY_OPTIMIZER):  # a user's own, with attributes of its own
-                inside += [one for name, one in there.items() if name not in OF_EVERY_OPTIMIZER]
+            if len(there) > len(_of_every_optimizer()):  # a user's own, with attributes of its own
+                inside += [one for name, one in there.items() if name not in _of_every_optimizer()]
         else:
             there = value
             inside = [*(there.values() if isinstance(there, dict) else there)]
@@ -134,6 +133,15 @@ class _Found:
         for one in inside:
             if type(one) not in PLAIN:
                 self.add(one)
+
+
+@cache
+def _of_every_optimizer() -> frozenset[str]:
+    """Attributes that every optimizer has: of these, only the state and the groups change in a step.
+
+    Asked of one when the first is at hand: to make one takes a second of imports.
+    """
+    return frozenset(vars(th.optim.SGD([th.zeros(())], lr=1.0)))
 
 
 def _put_back(there: Any, before: Any) -> None:

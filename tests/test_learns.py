@@ -241,7 +241,11 @@ def best_of_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int
     [(VanillaPG, {"learning_rate": 3e-3}, 100_000), (VanillaPG, {}, 150_000), (OffPolicyISPG, {}, 100_000)],
 )
 def test_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int) -> None:
-    """A mean of 490 over 100 episodes within the budget, with the defaults."""
+    """A mean of 490 over 100 episodes within the budget, with the defaults.
+
+    On this seed about half of each budget is enough; on 201 the second takes 147,000 steps, which other rounding may make
+    too many.
+    """
     assert best_of_cartpole(algorithm, settings, budget, seed=202) >= 490.0
 
 

@@ -243,8 +243,8 @@ def best_of_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int
 def test_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int) -> None:
     """A mean of 490 over 100 episodes within the budget, with the defaults.
 
-    On this seed about half of each budget is enough; on 201 the second takes 147,000 steps, which other rounding may make
-    too many.
+    On this seed about half of each budget is enough; on 201 the second takes 147,000 steps, which other rounding may
+    make too many.
     """
     assert best_of_cartpole(algorithm, settings, budget, seed=202) >= 490.0
 

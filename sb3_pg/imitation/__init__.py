@@ -1,0 +1,6 @@
+"""Behaviour cloning: the policy gradient's own surrogate, on somebody else's actions, at weight 1."""
+
+from sb3_pg.imitation.cloning import clone
+from sb3_pg.imitation.demonstrations import Demonstration, demonstrations_from, played_by
+
+__all__ = ["Demonstration", "clone", "demonstrations_from", "played_by"]

@@ -2,5 +2,6 @@
 
 from sb3_pg.imitation.cloning import clone
 from sb3_pg.imitation.demonstrations import Demonstration, demonstrations_from, played_by
+from sb3_pg.imitation.warm_start import warm_start
 
-__all__ = ["Demonstration", "clone", "demonstrations_from", "played_by"]
+__all__ = ["Demonstration", "clone", "demonstrations_from", "played_by", "warm_start"]

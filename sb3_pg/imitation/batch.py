@@ -18,7 +18,9 @@ from sb3_pg.policies.evaluation import extras_of
 
 
 def batch_of(model: OnPolicyAlgorithm, episodes: list[Demonstration]) -> EpisodeBatch:
-    """Demonstrations as the model's policy is asked about them, on its device.
+    """Demonstrations as the model's policy is asked about them, on its device; 0 for rewards that nobody noted.
+
+    Observations and rewards are normalised as the model's own are, by the statistics of now.
 
     :raises ValueError: for observations or actions that are not of the model's spaces
     """
@@ -26,8 +28,10 @@ def batch_of(model: OnPolicyAlgorithm, episodes: list[Demonstration]) -> Episode
     lengths = th.tensor([len(one) for one in episodes], device=device)
     observations = _observations(model, [one.observations for one in episodes])
     actions = _actions(policy, model.action_space, np.concatenate([one.actions for one in episodes]), device)
-    rewards = [np.zeros(len(one)) if one.rewards is None else one.rewards for one in episodes]
-    rows = th.as_tensor(np.concatenate(rewards), dtype=th.float32, device=device)
+    rewards = np.concatenate([np.zeros(len(one)) if one.rewards is None else one.rewards for one in episodes])
+    if (normalizer := model.get_vec_normalize_env()) is not None:
+        rewards = normalizer.normalize_reward(rewards)
+    rows = th.as_tensor(rewards, dtype=th.float32, device=device)
     of_rows, of_episodes = th.zeros_like(rows), th.zeros(len(lengths), device=device)
     return EpisodeBatch(
         episodes=EpisodeIndex.from_lengths(lengths),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch as th
@@ -18,12 +18,14 @@ from sb3_pg.data.minibatches import CACHE_ROWS, Minibatch, minibatches
 from sb3_pg.estimators import reward_to_go, score_function_surrogate
 from sb3_pg.imitation.batch import batch_of, policy_of
 from sb3_pg.imitation.demonstrations import Demonstration, demonstrations_from
+from sb3_pg.policies.actor import WithoutCritic
 from sb3_pg.policies.evaluation import wants_whole_episodes
+from sb3_pg.policies.passes import all_values
 from sb3_pg.update.gradient import Objective, accumulate_gradient
 from sb3_pg.update.guard import guarded_clip
 
 #: What a step is cloned by.
-Weights = Literal["none", "return"]
+Weights = Literal["none", "return", "advantage"]
 
 
 def clone(
@@ -61,18 +63,20 @@ def clone(
         that are scaled (VanillaPG's natural gradient)
     :param weights: ``"none"``: 1 for every step; ``"return"``: exp((G - mean) / (temperature * deviation)) of a step's
         discounted rewards to go G, at most ``max_weight``, then divided by their mean (reward-weighted regression:
-        Peters & Schaal 2007, "Reinforcement learning by reward-weighted regression for operational space control")
+        Peters & Schaal 2007, "Reinforcement learning by reward-weighted regression for operational space control");
+        ``"advantage"``: the same of G - V(s), by the critic as it is (Wang et al. 2018, "Exponentially weighted
+        imitation learning for batched historical data"); :func:`~sb3_pg.imitation.warm_start` fits it first
     :param temperature: the smaller, the more the best steps count
     :param ent_coef: weight of the policy's entropy, which is maximised too
     :param max_grad_norm: where gradients are clipped; None for nowhere
     :return: ``(n_epochs,)`` the mean of -weight * log pi(a|s) over the steps of each pass
     :raises ValueError: for demonstrations that do not fit the model's spaces, for numbers that are not finite, and for
-        weights by return where rewards are missing
+        weights where rewards or a critic are missing
     """
     check_positive_int("n_epochs", n_epochs)
     check_positive_int("batch_size", batch_size, or_none=True)
     check_positive("learning_rate", learning_rate, may_be_infinite=False)
-    check_choice("weights", weights, ("none", "return"))
+    check_choice("weights", weights, get_args(Weights))
     check_positive("temperature", temperature, may_be_infinite=False)
     check_positive("max_weight", max_weight)
     check_not_negative("ent_coef", ent_coef)
@@ -81,9 +85,13 @@ def clone(
     episodes = demonstrations_from(demonstrations)
     batch = batch_of(model, episodes)
     row_weights = th.ones_like(batch.rewards)
-    if weights == "return":
-        _check_rewards(episodes)
-        row_weights = return_weights(batch, model.gamma, temperature, max_weight)
+    if weights != "none":
+        _check_rewards(episodes, weights)
+        earned = reward_to_go(batch.rewards, batch.episodes, model.gamma)
+        if weights == "advantage":
+            _check_critic(policy)
+            earned = earned - all_values(policy, batch, CACHE_ROWS)
+        row_weights = exponential_weights(earned, temperature, max_weight)
     optimizer: th.optim.Optimizer = cast("Any", optimizer_class)(policy.parameters(), lr=learning_rate)
     policy.set_training_mode(True)
     try:
@@ -121,20 +129,27 @@ def _epoch(
     return total / batch.n_rows
 
 
-def return_weights(batch: EpisodeBatch, gamma: float, temperature: float, max_weight: float) -> th.Tensor:
-    """``(n_rows,)`` what each step is cloned by if what it earned counts, 1 on average; see :func:`clone`."""
-    to_go = reward_to_go(batch.rewards, batch.episodes, gamma)
-    shift, scale = shift_and_scale(to_go)
-    weights = ((to_go - shift) / (scale * temperature)).exp().clamp(max=max_weight)
+def exponential_weights(earned: th.Tensor, temperature: float, max_weight: float) -> th.Tensor:
+    """``(n_rows,)`` what each step is cloned by, 1 on average; see :func:`clone`.
+
+    :param earned: ``(n_rows,)`` rewards to go, or advantages
+    """
+    shift, scale = shift_and_scale(earned)
+    weights = ((earned - shift) / (scale * temperature)).exp().clamp(max=max_weight)
     return weights / weights.mean()
 
 
-def _check_rewards(episodes: list[Demonstration]) -> None:
+def _check_critic(policy: ActorCriticPolicy) -> None:
+    if isinstance(policy, WithoutCritic):
+        raise ValueError(f"weights='advantage' needs a critic, and {type(policy).__name__} has none: write 'return'")
+
+
+def _check_rewards(episodes: list[Demonstration], weights: str) -> None:
     missing = [number for number, one in enumerate(episodes) if one.rewards is None]
     if missing:
         raise ValueError(
-            f"weights='return' asks what each step earned, and demonstration {missing[0]} has no rewards: give them, "
-            "or write weights='none'"
+            f"weights={weights!r} asks what each step earned, and demonstration {missing[0]} has no rewards: give "
+            "them, or write weights='none'"
         )
     if not all(np.isfinite(one.rewards).all() for one in episodes if one.rewards is not None):
         raise ValueError("a demonstration has a reward that is not finite")

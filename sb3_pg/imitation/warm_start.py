@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -46,25 +46,32 @@ def warm_start(
     check_positive_int("n_value_epochs", n_value_epochs)
     check_positive_int("value_batch_size", value_batch_size, or_none=True)
     check_positive("value_learning_rate", value_learning_rate, may_be_infinite=False)
-    policy, episodes = policy_of(model), demonstrations_from(demonstrations)
+    episodes = demonstrations_from(demonstrations)
     batch_of(model, episodes)  # what does not fit is refused before anything changes
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None and normalizer.training:
         _learn_statistics(normalizer, episodes)
+    fit = partial(_fit_critic, model, episodes, n_value_epochs, value_batch_size, value_learning_rate)
+    if cloning.get("weights") == "advantage":
+        fit()  # which the weights are by
     losses = clone(model, episodes, **cloning)
-    own = own_parameters_of_critic(policy)
-    if not own or any(one.rewards is None for one in episodes):
-        return losses
-    batch = batch_of(model, episodes)
-    if normalizer is not None:
-        rewards = normalizer.normalize_reward(batch.rewards.cpu().numpy())
-        batch = replace(batch, rewards=th.as_tensor(rewards, dtype=th.float32, device=model.device))
-    targets = reward_to_go(batch.rewards, batch.episodes, model.gamma)
-    optimizer = th.optim.Adam(own, lr=value_learning_rate)
-    value_loss = ValueLoss(targets, th.zeros_like(targets))
-    fit_critic(policy, optimizer, batch, value_loss, n_value_epochs, value_batch_size, CACHE_ROWS, None, normalize=True)
-    optimizer.zero_grad()
+    fit()  # where it shares layers with the actor, these have changed
     return losses
+
+
+def _fit_critic(
+    model: OnPolicyAlgorithm, episodes: list[Demonstration], n_epochs: int, batch_size: int | None, learning_rate: float
+) -> None:
+    """Fit what only the critic uses, if there is something to fit it to."""
+    own = own_parameters_of_critic(policy_of(model))
+    if not own or any(one.rewards is None for one in episodes):
+        return
+    batch = batch_of(model, episodes)
+    targets = reward_to_go(batch.rewards, batch.episodes, model.gamma)
+    optimizer = th.optim.Adam(own, lr=learning_rate)
+    value_loss = ValueLoss(targets, th.zeros_like(targets))
+    fit_critic(model.policy, optimizer, batch, value_loss, n_epochs, batch_size, CACHE_ROWS, None, normalize=True)
+    optimizer.zero_grad()
 
 
 def _learn_statistics(normalizer: VecNormalize, episodes: list[Demonstration]) -> None:

@@ -21,9 +21,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 
 from sb3_pg import REINFORCE, MaskableActorPolicy, OffPolicyISPG, VanillaPG
 from sb3_pg.data.batch import EpisodeBatch, ReturnsBatch
-from sb3_pg.imitation import Demonstration, clone, demonstrations_from, played_by
+from sb3_pg.imitation import Demonstration, clone, demonstrations_from, played_by, warm_start
 from sb3_pg.imitation.batch import batch_of
-from sb3_pg.imitation.cloning import return_weights
+from sb3_pg.imitation.cloning import exponential_weights
 from tests.helpers.environments import ProbeEnv
 from tests.helpers.masks import masked_diary
 from tests.helpers.models import ACTION_SPACES, TINY
@@ -84,15 +84,12 @@ def test_the_gradient_is_that_of_reinforce_with_advantage_1(env_id: str) -> None
     assert loss == pytest.approx(-keep.batch.behaviour_log_prob.mean().item(), rel=1e-5)
 
 
-def test_weights_by_return_are_those_of_the_formula() -> None:
-    model = VanillaPG("MlpPolicy", "CartPole-v1", gamma=0.5, device="cpu", seed=0)
-    rewards = [np.array([1.0, 0.0, 2.0]), np.array([-4.0])]
-    episodes = [Demonstration(np.zeros((len(one), 4)), np.zeros(len(one)), one) for one in rewards]
-    to_go = [1 + 0.25 * 2.0, 0.5 * 2.0, 2.0, -4.0]
-    mean = sum(to_go) / 4
-    deviation = math.sqrt(sum((one - mean) ** 2 for one in to_go) / 3)
-    literal = [min(math.exp((one - mean) / (2 * deviation)), 1.2) for one in to_go]
-    found = return_weights(batch_of(model, episodes), 0.5, temperature=2.0, max_weight=1.2)
+def test_weights_are_those_of_the_formula() -> None:
+    earned = [1.5, 1.0, 2.0, -4.0]
+    mean = sum(earned) / 4
+    deviation = math.sqrt(sum((one - mean) ** 2 for one in earned) / 3)
+    literal = [min(math.exp((one - mean) / (2 * deviation)), 1.2) for one in earned]
+    found = exponential_weights(th.tensor(earned), temperature=2.0, max_weight=1.2)
     assert found.tolist() == pytest.approx([one / (sum(literal) / 4) for one in literal], rel=1e-5)
     assert max(literal) == 1.2 > sorted(literal)[0]
 
@@ -111,6 +108,24 @@ def test_what_earned_more_is_cloned_more(weights: Any, likely: float) -> None:
     clone(model, good_and_bad(), n_epochs=300, batch_size=None, learning_rate=0.05, weights=weights)
     distribution: Any = model.policy.get_distribution(th.ones(1, 4)).distribution
     assert distribution.probs[0, 0].item() == pytest.approx(likely, abs=1e-3)
+
+
+def test_by_advantage_an_action_counts_by_what_it_earned_beyond_its_state() -> None:
+    """Two observations, one worth 10 more: among rewards to go, which deviate by 5, what the action earned is little, and
+    0.6 the good one's share. Less what the critic says it is all that there is.
+    """
+    seen = np.array([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
+    episodes = [
+        Demonstration(seen[[state]], np.array([action]), np.array([10.0 * state + 1 - 2 * action]))
+        for state in (0, 1)
+        for action in (0, 1) * 20
+    ]
+    model = VanillaPG("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [32]}, device="cpu", seed=0)
+    sizes: dict[str, Any] = {"n_epochs": 300, "batch_size": None, "learning_rate": 0.02}
+    warm_start(model, episodes, 300, None, 0.02, weights="advantage", **sizes)
+    distribution: Any = model.policy.get_distribution(th.as_tensor(seen).float()).distribution
+    likely = 1 / (1 + math.exp(-2 * math.sqrt(79 / 80)))
+    assert distribution.probs[:, 0].tolist() == pytest.approx([likely] * 2, abs=0.02)
 
 
 @pytest.mark.parametrize("learner", [REINFORCE, VanillaPG, OffPolicyISPG, PPO, A2C])
@@ -260,7 +275,7 @@ def test_what_is_no_demonstration_is_refused(demonstrations: Any, message: str) 
         {"n_epochs": 0},
         {"batch_size": 1.5},
         {"learning_rate": -1},
-        {"weights": "advantage"},
+        {"weights": "value"},
         {"temperature": 0},
         {"max_weight": "many"},
         {"ent_coef": -1},
@@ -287,6 +302,11 @@ def test_arguments_that_are_none(wrong: dict[str, Any]) -> None:
 def test_what_cannot_be_cloned_into(model: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         clone(model(device="cpu"), [ZEROS], weights="return")
+
+
+def test_advantages_without_a_critic() -> None:
+    with pytest.raises(ValueError, match="needs a critic, and ActorPolicy has none: write 'return'"):
+        clone(REINFORCE("MlpPolicy", "CartPole-v1", device="cpu"), good_and_bad(), weights="advantage")
 
 
 def test_an_action_out_of_bounds() -> None:

@@ -111,8 +111,8 @@ def test_what_earned_more_is_cloned_more(weights: Any, likely: float) -> None:
 
 
 def test_by_advantage_an_action_counts_by_what_it_earned_beyond_its_state() -> None:
-    """Two observations, one worth 10 more: among rewards to go, which deviate by 5, what the action earned is little, and
-    0.6 the good one's share. Less what the critic says it is all that there is.
+    """Two observations, one worth 10 more: among rewards to go, which deviate by 5, what the action earned is little,
+    and the good one's share would be 0.6. Less what the critic says it is all that there is.
     """
     seen = np.array([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
     episodes = [

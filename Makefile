@@ -25,7 +25,7 @@ test: $(INSTALLED)
 # The lowest versions that pyproject.toml allows of what it asks for itself, and the tests that need no more than that.
 lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest $(filter-out tests/test_results_pages.py, $(wildcard tests/test_*.py)) \
-		tests/arguments tests/estimators tests/robustness
+		tests/arguments tests/estimators tests/imitation tests/robustness
 
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.conformance.run

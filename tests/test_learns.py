@@ -243,10 +243,9 @@ def best_of_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int
 def test_cartpole(algorithm: Algorithm, settings: dict[str, Any], budget: int) -> None:
     """A mean of 490 over 100 episodes within the budget, with the defaults.
 
-    On this seed about half of each budget is enough; on 201 the second takes 147,000 steps, which other rounding may
-    make too many.
+    The second of them takes 147,000 steps on this seed: a change that makes it slower is noticed here.
     """
-    assert best_of_cartpole(algorithm, settings, budget, seed=202) >= 490.0
+    assert best_of_cartpole(algorithm, settings, budget, seed=201) >= 490.0
 
 
 def test_cartpole_by_whole_episodes() -> None:

@@ -105,7 +105,7 @@ def check_sb3s(
     check_int("stats_window_size", stats_window_size, 1)
     if not (tensorboard_log is None or isinstance(tensorboard_log, (str, os.PathLike))):
         raise ValueError(f"tensorboard_log must be the path of a folder or None, got {tensorboard_log!r}")
-    if not isinstance(verbose, (bool, int, np.integer)) or verbose not in (0, 1, 2):  # True is 1
+    if not isinstance(verbose, (bool, np.bool_, int, np.integer)) or verbose not in (0, 1, 2):  # True is 1
         raise ValueError(f"verbose must be 0 (nothing), 1 or 2 (all there is), got {verbose!r}")
     check_int("seed", seed, 0, or_none=True)
     if isinstance(seed, (int, np.integer)) and seed >= 2**32:

@@ -26,7 +26,7 @@ def batch_of(model: OnPolicyAlgorithm, episodes: list[Demonstration]) -> Episode
     """
     policy, device = policy_of(model), model.device
     lengths = th.tensor([len(one) for one in episodes], device=device)
-    observations = _observations(model, [one.observations for one in episodes])
+    observations = _observations(model, [one.observations for one in episodes], int(lengths.sum()))
     actions = _actions(policy, model.action_space, np.concatenate([one.actions for one in episodes]), device)
     rewards = np.concatenate([np.zeros(len(one)) if one.rewards is None else one.rewards for one in episodes])
     if (normalizer := model.get_vec_normalize_env()) is not None:
@@ -65,13 +65,12 @@ def policy_of(model: Any) -> ActorCriticPolicy:
     return cast("ActorCriticPolicy", policy)
 
 
-def _observations(model: OnPolicyAlgorithm, given: list[Observation]) -> th.Tensor | dict[str, th.Tensor]:
+def _observations(model: OnPolicyAlgorithm, given: list[Observation], n_rows: int) -> th.Tensor | dict[str, th.Tensor]:
     """``(n_rows, *obs_shape)``, normalised as the model's own are."""
     together = _concatenated(given)
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         together = normalizer.normalize_obs(together)
-    n_rows = sum(len(next(iter(one.values())) if isinstance(one, dict) else one) for one in given)
     try:
         tensor, is_many = model.policy.obs_to_tensor(together)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
@@ -79,8 +78,6 @@ def _observations(model: OnPolicyAlgorithm, given: list[Observation]) -> th.Tens
     parts = tensor if isinstance(tensor, dict) else {"": tensor}
     if not is_many or any(len(part) != n_rows for part in parts.values()):
         raise ValueError(f"the demonstrations' observations are not of {model.observation_space}")
-    if not all(bool(part.isfinite().all()) for part in parts.values()):
-        raise ValueError("a demonstration has an observation that is not finite")
     return tensor
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-from sb3_pg.data.checks import check_positive_int
+from sb3_pg.data.checks import check_positive_int, is_all_finite
 from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.policies.evaluation import extras_of
 
@@ -47,9 +47,9 @@ class Demonstration:
     action_masks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Refuse parts that are not of the same steps.
+        """Refuse parts that are not of the same steps, and numbers that are not finite.
 
-        :raises ValueError: which says the lengths
+        :raises ValueError: which says which
         """
         parts = self.observations if isinstance(self.observations, dict) else {"observations": self.observations}
         lengths = {key: len(part) for key, part in parts.items()} | {"actions": len(self.actions)}
@@ -57,6 +57,11 @@ class Demonstration:
         lengths |= {name: len(part) for name, part in optional.items() if part is not None}
         if set(lengths.values()) != {len(self.actions)} or len(self.actions) == 0:
             raise ValueError(f"a demonstration has as many of each as it has steps, and at least one, got {lengths}")
+        if self.rewards is not None and self.rewards.ndim != 1:
+            raise ValueError(f"rewards have the shape (n_steps,), got {self.rewards.shape}")
+        for name, part in (parts | {"rewards": self.rewards}).items():
+            if part is not None and part.dtype.kind == "f" and not is_all_finite(part):
+                raise ValueError(f"a demonstration has {name} that are not all finite")
 
     def __len__(self) -> int:
         """Number of steps."""

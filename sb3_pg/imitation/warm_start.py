@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from sb3_pg.imitation.batch import batch_of, policy_of
 from sb3_pg.imitation.cloning import clone
 from sb3_pg.imitation.demonstrations import Demonstration, demonstrations_from
 from sb3_pg.policies.parameters import own_parameters_of_critic
+from sb3_pg.rollout.normalizer import NormalizerStatistics
 from sb3_pg.update.critic import ValueLoss, fit_critic
 
 
@@ -30,7 +32,7 @@ def warm_start(
     value_learning_rate: float = 1e-3,
     **cloning: Any,
 ) -> list[float]:
-    """:func:`~sb3_pg.imitation.clone`, and what ``learn`` needs beside it so as not to lose at once what was cloned.
+    """:func:`~sb3_pg.imitation.clone`, with what ``learn`` needs beside it: VecNormalize's statistics, and a critic.
 
     A VecNormalize that learns its statistics learns those of the demonstrations first: the policy is cloned on numbers
     that go on to mean the same. Where all demonstrations have rewards, the parameters that only the critic uses are
@@ -48,15 +50,28 @@ def warm_start(
     check_positive("value_learning_rate", value_learning_rate, may_be_infinite=False)
     episodes = demonstrations_from(demonstrations)
     batch_of(model, episodes)  # what does not fit is refused before anything changes
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None and normalizer.training:
-        _learn_statistics(normalizer, episodes)
     fit = partial(_fit_critic, model, episodes, n_value_epochs, value_batch_size, value_learning_rate)
-    if cloning.get("weights") == "advantage":
-        fit()  # which the weights are by
-    losses = clone(model, episodes, **cloning)
-    fit()  # where it shares layers with the actor, these have changed
+    with _statistics_restored_if_refused(model) as statistics:
+        normalizer = model.get_vec_normalize_env()
+        if normalizer is not None and normalizer.training:
+            _learn_statistics(normalizer, episodes)
+        if not statistics.are_finite():
+            raise ValueError("a running variance of VecNormalize would be no float32: demonstrations are too large")
+        if cloning.get("weights") == "advantage":
+            fit()  # which the weights are by
+        losses = clone(model, episodes, **cloning)
+        fit()  # where it shares layers with the actor, these have changed
     return losses
+
+
+@contextmanager
+def _statistics_restored_if_refused(model: OnPolicyAlgorithm) -> Iterator[NormalizerStatistics]:
+    statistics = NormalizerStatistics(model.get_env())
+    try:
+        yield statistics
+    except ValueError:
+        statistics.restore()
+        raise
 
 
 def _fit_critic(

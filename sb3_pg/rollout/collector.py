@@ -92,6 +92,7 @@ class EpisodeCollector(ResumableAlgorithm):
             n_steps += 1
             buffer.end_step(actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
+            # Looked for after the callback, which may have ended others.
             ended = np.asarray(dones).nonzero()[0]
             if len(ended) > 0:
                 ended_infos = [infos[idx] for idx in ended.tolist()]

@@ -36,15 +36,15 @@ def forked(out: Path, report: Path) -> BaseProcess:
     return process
 
 
-def test_five_kills(expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    """SIGKILL at moments from a seed; what was finished before is not trained again. ``kills.py`` has more of them."""
+def test_ten_kills(expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """SIGKILL at moments from a seed; what was finished before is not trained again."""
     rng = random.Random(0)
     out, n_kills = tmp_path / "0", 0
     for attempt in range(100):
         finished = {path: path.stat().st_mtime_ns for path in out.glob("*/*/cell.json")}
         process = forked(out, tmp_path / "report")
         time.sleep(rng.uniform(0.0, 1.0))
-        if process.exitcode is None and n_kills < 5:
+        if process.exitcode is None and n_kills < 10:
             process.kill()
             n_kills += 1
         process.join()
@@ -53,10 +53,10 @@ def test_five_kills(expected: dict[str, dict[str, Any]], tmp_path: Path) -> None
         if process.exitcode == 0:
             assert answers(out) == expected
             assert litter(out) == []
-            if n_kills == 5:
+            if n_kills == 10:
                 return
             out = tmp_path / str(attempt + 1)
-    pytest.fail("five kills were not to be had")
+    pytest.fail("ten kills were not to be had")
 
 
 def test_orphans(expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ def test_statistics_stay_where_they_are_not_learned_or_nothing_is_cloned() -> No
     statistics: Any = env.obs_rms
     with pytest.raises(ValueError, match="not in Box"):
         warm_start(model, [Demonstration(np.ones((5, 3)), np.full((5, 1), 9.0))])
+    with pytest.raises(ValueError, match="weights must be one of"):
+        warm_start(model, [Demonstration(np.ones((5, 3)), np.zeros((5, 1)))], weights="value")
+    with pytest.raises(ValueError, match="would be no float32"):
+        warm_start(model, [Demonstration(np.ones((5, 3)), np.zeros((5, 1)), np.array([0.0, 1e30] * 2 + [0.0]))])
+    statistics = env.obs_rms
+    assert statistics.count < 1 and env.ret_rms.count < 1
     env.training = False
     warm_start(model, [Demonstration(np.ones((5, 3)), np.zeros((5, 1)), np.ones(5))])
     assert statistics.count < 1

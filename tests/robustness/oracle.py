@@ -133,7 +133,7 @@ ARGUMENTS: dict[str, Rule] = {
     "incomplete_episodes": either(one_of("carry"), none),
     "stats_window_size": count,
     "tensorboard_log": either(none, a(str)),
-    "verbose": either(integer(0, 2), a(bool)),
+    "verbose": either(integer(0, 2), switch),
     "seed": either(integer(0, 2**32 - 1), none),
     "device": either(one_of("auto", "cpu"), a(th.device)),
 }

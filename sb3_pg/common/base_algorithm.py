@@ -43,6 +43,14 @@ from sb3_pg.estimators import LossReduction
 from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
 from sb3_pg.policies.critic import CriticCnnPolicy, CriticPolicy, MultiInputCriticPolicy
 from sb3_pg.policies.maskable import PolicyClass, check_policy_class, maskable, masked_predict, without_sde
+from sb3_pg.policies.sequence.recurrent import (
+    LstmActorCnnPolicy,
+    LstmActorPolicy,
+    LstmCriticCnnPolicy,
+    LstmCriticPolicy,
+    MultiInputLstmActorPolicy,
+    MultiInputLstmCriticPolicy,
+)
 from sb3_pg.rollout.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.rollout.masks import offers_masks
 
@@ -111,11 +119,17 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         "MlpPolicy": ActorPolicy,
         "CnnPolicy": ActorCnnPolicy,
         "MultiInputPolicy": MultiInputActorPolicy,
+        "MlpLstmPolicy": LstmActorPolicy,
+        "CnnLstmPolicy": LstmActorCnnPolicy,
+        "MultiInputLstmPolicy": MultiInputLstmActorPolicy,
     }
     critic_policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": CriticPolicy,
         "CnnPolicy": CriticCnnPolicy,
         "MultiInputPolicy": MultiInputCriticPolicy,
+        "MlpLstmPolicy": LstmCriticPolicy,
+        "CnnLstmPolicy": LstmCriticCnnPolicy,
+        "MultiInputLstmPolicy": MultiInputLstmCriticPolicy,
     }
     #: The names that ``returns`` takes.
     supported_returns: ClassVar[tuple[str, ...]] = ("reward_to_go", "total", "gae")

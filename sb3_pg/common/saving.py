@@ -103,5 +103,5 @@ class SavedAlgorithm(Trainer):
         return state_dicts + (["value_optimizer"] if self.value_learning_rate is not None else []), variables
 
     def _excluded_save_params(self) -> list[str]:
-        own = ("value_optimizer", "_separated", "_undo", "_checked", *DERIVED)
+        own = ("value_optimizer", "_separated", "_undo", "_checked", "_last_memory", *DERIVED)
         return [*super()._excluded_save_params(), *own]

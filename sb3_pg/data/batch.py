@@ -45,11 +45,13 @@ class Steps:
     :param observations: ``(n_rows, *obs_shape)``, or a dictionary of such
     :param actions: ``(n_rows,)`` or ``(n_rows, action_dim)``
     :param extras: name -> ``(n_rows, ...)`` what the policy is told beyond the observation, such as action masks
+    :param episode: ``(n_rows,)`` which episode of the batch each is of; None where nobody says
     """
 
     observations: Observations
     actions: th.Tensor
     extras: Mapping[str, th.Tensor] = field(default_factory=dict)
+    episode: th.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class EpisodeBatch:
             observations = {key: value[rows] for key, value in self.observations.items()}
         else:
             observations = self.observations[rows]
-        return Steps(observations, self.actions[rows], {name: extra[rows] for name, extra in self.extras.items()})
+        extras = {name: extra[rows] for name, extra in self.extras.items()}
+        return Steps(observations, self.actions[rows], extras, self.episodes.episode[rows])
 
     def each_episode(self) -> Iterator[slice]:
         """The rows of one episode after the other."""

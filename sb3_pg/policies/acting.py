@@ -11,20 +11,23 @@ from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_pg.policies.evaluation import NO_EXTRAS, act
+from sb3_pg.policies.evaluation import NO_EXTRAS, act, empty_memory
 from sb3_pg.policies.fast_actor import CategoricalActor, GaussianActor
+from sb3_pg.policies.sequence.sequences import Memory
 from sb3_pg.policies.stock import is_stock
 
 
 class Actor(Protocol):
     """Draws actions step by step, and says afterwards how likely they were.
 
-    ``obs_tensor``, ``values`` and ``log_probs`` are those of the last step, or None.
+    ``obs_tensor``, ``values`` and ``log_probs`` are those of the last step, or None. ``memory`` is what the policy
+    remembers of the running episodes, None of one that does not.
     """
 
     obs_tensor: th.Tensor | dict[str, th.Tensor] | None
     values: th.Tensor | None
     log_probs: th.Tensor | None
+    memory: Memory | None
 
     def act(self, obs: np.ndarray | dict[str, np.ndarray], extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
         """Draw ``(n_envs, *action_shape)`` actions.
@@ -45,8 +48,9 @@ class Actor(Protocol):
 class PolicyActor:
     """The policy itself."""
 
-    def __init__(self, policy: ActorCriticPolicy):
+    def __init__(self, policy: ActorCriticPolicy, memory: Memory | None = None):
         self._policy = policy
+        self.memory = memory
         self._evaluations: list[tuple[th.Tensor, th.Tensor]] = []
         self.obs_tensor: th.Tensor | dict[str, th.Tensor] | None = None
         self.values: th.Tensor | None = None
@@ -56,7 +60,7 @@ class PolicyActor:
         """See :class:`Actor`."""
         with th.no_grad():
             self.obs_tensor = obs_as_tensor(obs, self._policy.device)
-            actions, values, log_probs = act(self._policy, self.obs_tensor, extras)
+            actions, values, log_probs, self.memory = act(self._policy, self.obs_tensor, extras, self.memory)
         self.values, self.log_probs = values, log_probs
         self._evaluations.append((values.flatten(), log_probs))
         drawn: np.ndarray = actions.cpu().numpy()
@@ -75,13 +79,36 @@ class PolicyActor:
         return th.cat(values), th.cat(log_probs)
 
 
-def actor_of(policy: ActorCriticPolicy, n_envs: int, n_steps: int, may_be_fast: bool = True) -> Actor:
+def forgotten(memory: Memory, episode_starts: np.ndarray) -> Memory:
+    """The memory of environments, some of which begin an episode: nothing is known of that.
+
+    :param episode_starts: ``(n_envs,)`` bool
+    """
+    if not episode_starts.any():
+        return memory
+    starts = th.as_tensor(episode_starts, dtype=th.bool)
+    return {
+        name: part.masked_fill(starts.to(part.device).view(-1, *[1] * (part.ndim - 1)), 0)
+        for name, part in memory.items()
+    }
+
+
+def actor_of(
+    policy: ActorCriticPolicy, n_envs: int, n_steps: int, may_be_fast: bool = True, memory: Memory | None = None
+) -> Actor:
     """The fastest that does what the policy does.
 
     :param n_envs: observations of a step
     :param n_steps: most steps of the rollout
+    :param memory: what a policy that remembers goes on with, if it is of its kind; None: with nothing
     """
+    if (empty := empty_memory(policy, n_envs)) is not None:
+        return PolicyActor(policy, memory if memory is not None and _kinds(memory) == _kinds(empty) else empty)
     if not (may_be_fast and is_stock(policy)):
         return PolicyActor(policy)
     kind = CategoricalActor if isinstance(policy.action_dist, CategoricalDistribution) else GaussianActor
     return kind(policy, n_envs, n_steps)  # type: ignore[return-value]  # of observations that are arrays
+
+
+def _kinds(memory: Memory) -> dict[str, tuple[th.Size, th.dtype, th.device]]:
+    return {name: (part.shape, part.dtype, part.device) for name, part in memory.items()}

@@ -31,10 +31,15 @@ class WithoutCritic(SavedWhole):
     vf_features_extractor: Any
     value_net: Any
 
+    @property
+    def _latent_dim(self) -> int:
+        """How many numbers go into the layers of the actor."""
+        return self.features_dim
+
     def _build_mlp_extractor(self) -> None:
         actor_arch = self.net_arch.get("pi", []) if isinstance(self.net_arch, dict) else self.net_arch
         self.mlp_extractor = MlpExtractor(
-            self.features_dim,
+            self._latent_dim,
             net_arch={"pi": actor_arch, "vf": []},
             activation_fn=self.activation_fn,
             device=self.device,

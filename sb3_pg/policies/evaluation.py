@@ -9,7 +9,8 @@ names it:
 - ``whole_episodes``: True for a policy that has to see whole episodes. It is then given, in every minibatch and every
   piece of one, rows of whole episodes, one after the other.
 
-A policy without these attributes is asked about observations alone, row by row, as SB3's are; sb3-contrib's maskable
+A policy that remembers is asked about sequences (:class:`~sb3_pg.policies.sequence.sequences.RememberingPolicy`).
+One without these attributes is asked about observations alone, row by row, as SB3's are; sb3-contrib's maskable
 ones take ``action_masks``.
 """
 
@@ -28,6 +29,7 @@ from sb3_pg.data.batch import Observations, Steps
 from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.data.minibatches import Minibatch
 from sb3_pg.policies.contexts import distribution_left_alone
+from sb3_pg.policies.sequence.sequences import Memory, Sequences, remembering, sequences_of
 
 #: What most policies are told beside their observations.
 NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
@@ -57,35 +59,61 @@ def pieces_for(
     return part.pieces(size, wants_whole_episodes(policy))
 
 
+def empty_memory(policy: ActorCriticPolicy, n: int) -> Memory | None:
+    """What a policy knows at the beginning of ``n`` episodes; None of one that does not remember."""
+    return None if (one := remembering(policy)) is None else one.empty_memory(n)
+
+
 def act(
-    policy: ActorCriticPolicy, observations: Observations, extras: Mapping[str, Any]
-) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-    """Actions drawn, ``(n_envs, *action_shape)``, values ``(n_envs, 1)`` and log-probs ``(n_envs,)``.
+    policy: ActorCriticPolicy, observations: Observations, extras: Mapping[str, Any], memory: Memory | None = None
+) -> tuple[th.Tensor, th.Tensor, th.Tensor, Memory | None]:
+    """Actions drawn, ``(n_envs, *action_shape)``, values ``(n_envs, 1)``, log-probs ``(n_envs,)``, what is known now.
 
     :param extras: name -> ``(n_envs, ...)`` arrays
+    :param memory: what was known before, of a policy that remembers
     """
-    if not extras:
-        drawn: tuple[th.Tensor, th.Tensor, th.Tensor] = policy(observations)
-    else:
+    told: dict[str, Any] = {}
+    if extras:
         tensors = {name: th.as_tensor(value, device=policy.device) for name, value in extras.items()}
-        drawn = policy(observations, **_taken(extras_of(policy), tensors))
-    return drawn
+        told = _taken(extras_of(policy), tensors)
+    if memory is not None and (one := remembering(policy)) is not None:
+        return one.step(observations, memory, **told)
+    actions, values, log_probs = policy(observations, **told)
+    return actions, values, log_probs, None
+
+
+def next_values(policy: ActorCriticPolicy, observations: Observations, memory: Memory | None) -> th.Tensor:
+    """``(n,)`` the value of what is observed next.
+
+    :param memory: what is known of the episodes so far, of a policy that remembers
+    """
+    if memory is not None and (one := remembering(policy)) is not None:
+        n = len(next(iter(memory.values())))
+        return one.values_of_sequences(observations, Sequences(th.ones(n, dtype=th.long), memory)).flatten()
+    return policy.predict_values(observations).flatten()
 
 
 def evaluate_actions(policy: ActorCriticPolicy, steps: Steps) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
     """Values ``(n_rows, 1)``, log-probs ``(n_rows,)`` and entropies ``(n_rows,)`` or None, as the policy's own."""
     told = _taken(extras_of(policy), steps.extras)
+    if (one := remembering(policy)) is not None:
+        return one.evaluate_sequences(steps.observations, steps.actions, sequences_of(one, steps), **told)
     return policy.evaluate_actions(steps.observations, steps.actions, **told)
 
 
 def action_distribution(policy: ActorCriticPolicy, steps: Steps) -> Distribution:
     """The policy's distribution, safe from the next one: a policy of SB3's writes all of them into one object."""
+    told = _taken(extras_of(policy), steps.extras)
     with distribution_left_alone(policy):
-        return policy.get_distribution(steps.observations, **_taken(extras_of(policy), steps.extras))
+        if (one := remembering(policy)) is not None:
+            return one.distribution_of_sequences(steps.observations, sequences_of(one, steps), **told)
+        return policy.get_distribution(steps.observations, **told)
 
 
 def predict_values(policy: ActorCriticPolicy, steps: Steps) -> th.Tensor:
     """``(n_rows, 1)``"""
+    if (one := remembering(policy)) is not None:
+        return one.values_of_sequences(steps.observations, sequences_of(one, steps))
     told = _taken(getattr(policy, "values_take_extras", ()), steps.extras)
     return policy.predict_values(steps.observations, **told)
 

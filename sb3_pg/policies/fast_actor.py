@@ -37,7 +37,7 @@ class FastActor(ABC):
     """
 
     # What a callback knows from SB3's locals; a fast actor has none of it before the rollout's end
-    obs_tensor = values = log_probs = None
+    obs_tensor = values = log_probs = memory = None
     #: ``(n_steps, n_envs, ...)`` what was drawn: a callback may edit the actions that it was given
     _drawn: th.Tensor
 

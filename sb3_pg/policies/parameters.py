@@ -9,7 +9,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import nn
 
+from sb3_pg.data.batch import Steps
 from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
+from sb3_pg.policies.evaluation import NO_EXTRAS, act, empty_memory, evaluate_actions
 
 
 def own_parameters_of_critic(policy: ActorCriticPolicy) -> list[nn.Parameter]:
@@ -27,11 +29,12 @@ def own_parameters_of_critic(policy: ActorCriticPolicy) -> list[nn.Parameter]:
             parameter.requires_grad_(True)
         try:
             with th.no_grad():
-                actions = policy(observations)[0]
+                actions = act(policy, observations, NO_EXTRAS, empty_memory(policy, 2))[0]
             # As a rollout buffer gives them
             is_discrete = isinstance(policy.action_space, spaces.Discrete)
             actions = actions.long().flatten() if is_discrete else actions.flatten(1)
-            values, log_prob, entropy = policy.evaluate_actions(observations, actions)
+            steps = Steps(observations, actions, episode=th.arange(2, device=policy.device))
+            values, log_prob, entropy = evaluate_actions(policy, steps)
             of_values = _on_which_depends(values, parameters)
             of_distribution = _on_which_depends(log_prob, parameters)
             if entropy is not None:

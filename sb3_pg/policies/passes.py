@@ -15,11 +15,13 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_pg.data.batch import EpisodeBatch, Steps
+from sb3_pg.data.batch import EpisodeBatch, Observations, Steps
 from sb3_pg.data.minibatches import Minibatch, whole_batch
+from sb3_pg.estimators import EpisodeIndex
 from sb3_pg.policies.actor import WithoutCritic
 from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
 from sb3_pg.policies.evaluation import evaluate_actions, pieces_for, predict_values
+from sb3_pg.policies.sequence.sequences import remembering
 from sb3_pg.policies.stock import is_stock, layers, log_prob_and_entropy
 
 
@@ -88,6 +90,41 @@ def all_values(policy: ActorCriticPolicy, batch: EpisodeBatch, micro_batch_size:
     with th.no_grad(), evaluation_mode(policy):
         pieces = pieces_for(policy, whole_batch(batch), micro_batch_size)
         return th.cat([passes.values(batch.at(rows)).flatten() for _, rows in pieces])
+
+
+def all_last_values(policy: ActorCriticPolicy, batch: EpisodeBatch) -> th.Tensor:
+    """``(n_episodes,)`` the critic's values of a batch's ``last_observations``, as :func:`all_values` gives them."""
+    if batch.episodes.n_episodes == 0:  # a worker's that has none
+        return batch.last_values
+    with th.no_grad(), evaluation_mode(policy):
+        if remembering(policy) is None:
+            return policy.predict_values(batch.last_observations).flatten()  # type: ignore[arg-type]
+        steps, is_last = _with_last_observations(batch)
+        return predict_values(policy, steps)[is_last].flatten()
+
+
+def _with_last_observations(batch: EpisodeBatch) -> tuple[Steps, th.Tensor]:
+    """Every episode with what was observed after its last row as one row more.
+
+    :return: all rows, and ``(n_rows,)`` bool, which are those
+    """
+    index = EpisodeIndex.from_lengths(batch.episodes.lengths + 1)
+    is_last = index.remaining == 0
+
+    def both(rows: th.Tensor, last: th.Tensor) -> th.Tensor:
+        joined = rows.new_zeros(index.n_rows, *rows.shape[1:])
+        joined[~is_last], joined[is_last] = rows, last
+        return joined
+
+    observations: Observations
+    if isinstance(batch.observations, dict):
+        last: Any = batch.last_observations
+        observations = {key: both(rows, last[key]) for key, rows in batch.observations.items()}
+    else:
+        observations = both(batch.observations, batch.last_observations)  # type: ignore[arg-type]
+    nothing = batch.rewards.new_zeros(())
+    extras = {name: both(rows, nothing.to(rows.dtype)) for name, rows in batch.extras.items()}
+    return Steps(observations, both(batch.actions, nothing.to(batch.actions.dtype)), extras, index.episode), is_last
 
 
 def _through(net: nn.Sequential, head: nn.Module, observations: th.Tensor) -> th.Tensor:

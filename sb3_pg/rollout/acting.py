@@ -23,10 +23,12 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_pg.data.batch import Observations
 from sb3_pg.data.extras import ACTION_MASKS
-from sb3_pg.policies.acting import actor_of
-from sb3_pg.policies.evaluation import NO_EXTRAS
+from sb3_pg.policies.acting import actor_of, forgotten
+from sb3_pg.policies.evaluation import NO_EXTRAS, next_values
 from sb3_pg.policies.parameters import check_parameters
+from sb3_pg.policies.sequence.sequences import Memory
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 from sb3_pg.rollout.masks import masks_for
 
@@ -66,6 +68,7 @@ class RolloutActor:
 
     :param n_steps: most steps of the rollout
     :param use_masking: whether a maskable policy is given the environments' masks
+    :param memory: what a policy that remembers knew after the rollout before
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class RolloutActor:
         callback: BaseCallback,
         env: VecEnv,
         use_masking: bool,
+        memory: Memory | None = None,
     ):
         self._buffer, self._n_steps = buffer, n_steps
         self._env, self._use_masking = env, use_masking
@@ -83,25 +87,29 @@ class RolloutActor:
         self.extras: Mapping[str, np.ndarray] = NO_EXTRAS
         self._is_watched = may_change_policy(callback)
         self._evaluations: list[tuple[th.Tensor, th.Tensor]] = []
-        self._begin(policy)
+        self._begin(policy, memory)
 
-    def _begin(self, policy: ActorCriticPolicy) -> None:
+    def _begin(self, policy: ActorCriticPolicy, memory: Memory | None) -> None:
         self._policy = policy
         self._first = self._buffer.pos
         self._masks = masks_for(policy, self._env, self._use_masking)
-        if self._masks is None:
-            self.extras = NO_EXTRAS
-        self._actor = actor_of(policy, self._buffer.n_envs, self._n_steps, self._buffer.takes_facts)
+        self.extras = NO_EXTRAS
+        self._actor = actor_of(policy, self._buffer.n_envs, self._n_steps, self._buffer.takes_facts, memory)
         if self._is_watched:
             self._actor.watch()
 
-    def act(self, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+    def act(self, obs: np.ndarray | dict[str, np.ndarray], episode_starts: np.ndarray) -> np.ndarray:
         """Draw ``(n_envs, *action_shape)`` actions, under the masks of the environments as they are now.
 
+        :param episode_starts: ``(n_envs,)`` bool, where an episode begins
         :raises ValueError: which names the policy's parameters that are not finite, if it is they that draw none
         """
         if self._masks is not None:
             self.extras = {ACTION_MASKS: self._masks.read()}
+        if self._actor.memory is not None:
+            self._actor.memory = forgotten(self._actor.memory, episode_starts)
+            if self._buffer.pos == 0:  # the one place where an episode may begin in its middle
+                self._buffer.add_extras({name: part.cpu().numpy() for name, part in self._actor.memory.items()})
         try:
             return self._actor.act(obs, self.extras)
         except (ValueError, RuntimeError) as error:  # PyTorch's, of parameters that are no distribution's
@@ -113,11 +121,23 @@ class RolloutActor:
         """Observations, values and log-probs of the last step, as tensors; None while a fast actor is at work."""
         return self._actor.obs_tensor, self._actor.values, self._actor.log_probs
 
+    @property
+    def memory(self) -> Memory | None:
+        """What a policy that remembers knows after the last step."""
+        return self._actor.memory
+
+    def next_values(self, observations: Observations, envs: slice = slice(None)) -> th.Tensor:
+        """``(n,)`` the critic's value of what some environments observed after the last step."""
+        memory = self._actor.memory
+        known = None if memory is None else {name: part[envs] for name, part in memory.items()}
+        with th.no_grad():
+            return next_values(self._policy, observations, known)
+
     def follow(self, policy: ActorCriticPolicy) -> None:
         """Go on with what the policy is after a step, if a callback changed it."""
         if self._is_watched and not self._actor.fits(policy):
             self._end()
-            self._begin(policy)
+            self._begin(policy, self._actor.memory)
 
     def finish(self) -> None:
         """Give the buffer what it has not been given step by step."""

@@ -20,6 +20,7 @@ from sb3_pg.data.checks import check_finite, is_all_finite
 from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.envs.drain import drain
 from sb3_pg.policies.parameters import check_parameters
+from sb3_pg.policies.sequence.sequences import Memory
 from sb3_pg.rollout.acting import RolloutActor
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 from sb3_pg.rollout.normalizer import NormalizerStatistics
@@ -38,6 +39,8 @@ class EpisodeCollector(ResumableAlgorithm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._warned: set[str] = set()
+        #: What a policy that remembers knows of the running episodes.
+        self._last_memory: Memory | None = None
 
     @property
     def uses_critic(self) -> bool:
@@ -62,13 +65,14 @@ class EpisodeCollector(ResumableAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        actor = RolloutActor(self.policy, buffer, n_rollout_steps, callback, env, self.use_masking)
+        memory = self._last_memory
+        actor = RolloutActor(self.policy, buffer, n_rollout_steps, callback, env, self.use_masking, memory)
         statistics = NormalizerStatistics(env)
 
         while n_steps < n_rollout_steps and not buffer.quota_filled:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            actions = actor.act(self._last_obs)  # type: ignore[arg-type]
+            actions = actor.act(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
             # Names that a callback may know from SB3: None while a fast actor is at work
             obs_tensor, values, log_probs = actor.said
             action_masks = actor.extras.get(ACTION_MASKS)
@@ -91,21 +95,22 @@ class EpisodeCollector(ResumableAlgorithm):
 
             n_steps += 1
             buffer.end_step(actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+            actor.follow(self.policy)
             # A loop over all infos is what makes many environments slow (SB3 #1769): these are the ones that matter.
             # Looked for after the callback, which may have ended others.
             ended = np.asarray(dones).nonzero()[0]
             if len(ended) > 0:
                 ended_infos = [infos[idx] for idx in ended.tolist()]
                 self._update_info_buffer(ended_infos, np.ones(len(ended), dtype=bool))
-                buffer.add_episode_ends(ended, *self._episode_ends(ended, ended_infos))
+                buffer.add_episode_ends(ended, *self._episode_ends(ended, ended_infos, actor))
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = np.array(dones, dtype=bool)
-            actor.follow(self.policy)
 
         actor.finish()
+        self._last_memory = actor.memory
         self._check_policy(buffer)
         self._keep_edge(buffer)
-        buffer.compute_returns_and_advantage(self._edge_values(), self._last_episode_starts)  # type: ignore[arg-type]
+        buffer.compute_returns_and_advantage(self._edge_values(actor), self._last_episode_starts)  # type: ignore[arg-type]
         self.logger.record("rollout/episodes", buffer.n_episodes_ended)
         self.logger.record("rollout/carried_steps", buffer.carried_steps)
 
@@ -223,13 +228,16 @@ class EpisodeCollector(ResumableAlgorithm):
             "parameters are finite: look at its noise (use_sde), and at how large its observations are."
         )
 
-    def _episode_ends(self, envs: np.ndarray, infos: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    def _episode_ends(
+        self, envs: np.ndarray, infos: list[dict[str, Any]], actor: RolloutActor
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Of episodes that ended: whether a time limit ended them, and the value of what would have followed.
 
         As in SB3, a time limit without its last observation is the end of the task.
 
         :param envs: ``(n,)`` the environments
         :param infos: what each said
+        :param actor: which has played the step
         """
         truncated = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos], dtype=bool)
         values = np.zeros(len(infos), dtype=np.float32)
@@ -243,8 +251,8 @@ class EpisodeCollector(ResumableAlgorithm):
                     )
                     continue
                 terminal_obs, _ = self.policy.obs_to_tensor(last_obs)
-                with th.no_grad():
-                    values[idx] = self.policy.predict_values(terminal_obs).item()
+                env = int(envs[idx])
+                values[idx] = actor.next_values(terminal_obs, slice(env, env + 1)).item()
                 self.rollout_buffer.keep_last_observation(envs[[idx]], [last_obs])
         return truncated, values
 
@@ -268,9 +276,8 @@ class EpisodeCollector(ResumableAlgorithm):
             observed = [{key: part[env] for key, part in parts.items()} for env in envs]
             buffer.keep_last_observation(envs, observed)
 
-    def _edge_values(self) -> th.Tensor:
+    def _edge_values(self, actor: RolloutActor) -> th.Tensor:
         """``(n_envs,)`` the critic's value of what follows the rollout, 0 without a critic."""
         if not self.uses_critic:
             return th.zeros(self.n_envs)
-        with th.no_grad():
-            return self.policy.predict_values(obs_as_tensor(self._last_obs, self.device)).flatten()  # type: ignore[arg-type]
+        return actor.next_values(obs_as_tensor(self._last_obs, self.device))  # type: ignore[arg-type]

@@ -10,8 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.batch import Credit, EpisodeBatch, edited
 from sb3_pg.estimators import log_ratio, vtrace_advantage
-from sb3_pg.policies.contexts import evaluation_mode
-from sb3_pg.policies.passes import all_values
+from sb3_pg.policies.passes import all_last_values, all_values
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,4 @@ def _last_values(policy: ActorCriticPolicy, batch: EpisodeBatch) -> th.Tensor:
             "reused_advantages='vtrace' needs what was observed at the end of each episode, and this batch was "
             "collected without: give the argument to the constructor or to load(), and batches of a model that had it"
         )
-    if batch.episodes.n_episodes == 0:  # a worker's that has none
-        return batch.last_values
-    with th.no_grad(), evaluation_mode(policy):
-        values = policy.predict_values(batch.last_observations).flatten()
-    return th.where(batch.is_followed, values, 0.0)
+    return th.where(batch.is_followed, all_last_values(policy, batch), 0.0)

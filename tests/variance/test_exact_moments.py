@@ -13,6 +13,8 @@ from functools import cache
 import pytest
 import torch as th
 
+from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.estimators import EpisodeIndex
 from sb3_pg.variance import Estimator, summary
 from sb3_pg.variance.instruments.credits import default_drift_estimators, default_estimators
 from sb3_pg.variance.instruments.drift import log_probs_under, weight_statistics
@@ -86,8 +88,10 @@ def exactly(estimator: Estimator, tables: tuple[tuple[str, tuple[float, ...]], .
 
 def critic_tables(lab: Laboratory) -> tuple[tuple[str, tuple[float, ...]], ...]:
     """What each critic says of the states."""
-    states = th.arange(SMALL.n_states)
-    return tuple((name, tuple((c.of_last(states) + th.zeros(len(states))).tolist())) for name, c in lab.critics.items())
+    zeros, flags = th.zeros(SMALL.n_states), th.zeros(1, dtype=th.bool)
+    facts = (EpisodeIndex.from_lengths(th.tensor([len(zeros)])), th.arange(len(zeros)), zeros, zeros, zeros, zeros)
+    batch = EpisodeBatch(*facts, zeros > 0, flags, flags, flags, last_values=zeros[:1])
+    return tuple((name, tuple(critic.of_rows(batch).tolist())) for name, critic in lab.critics.items())
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda one: one.name)

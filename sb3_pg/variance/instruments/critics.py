@@ -18,11 +18,10 @@ from stable_baselines3.common.policies import (
 )
 from stable_baselines3.common.preprocessing import is_image_space
 
-from sb3_pg.data.batch import EpisodeBatch, Observations
+from sb3_pg.data.batch import EpisodeBatch
 from sb3_pg.data.minibatches import CACHE_ROWS
 from sb3_pg.estimators import reward_to_go
-from sb3_pg.policies.contexts import evaluation_mode
-from sb3_pg.policies.passes import all_values
+from sb3_pg.policies.passes import all_last_values, all_values
 from sb3_pg.update.critic import ValueLoss, fit_critic
 from sb3_pg.update.statistics import value_explained_variance
 from sb3_pg.variance.instruments.sampling import own_random_numbers
@@ -36,11 +35,11 @@ class Critic:
     """Values of states.
 
     :param of_rows: from a batch to ``(n_rows,)`` values
-    :param of_last: from observations to a value each, ``(n,)``
+    :param of_last: from a batch to ``(n_episodes,)`` values of its ``last_observations``
     """
 
     of_rows: Callable[[EpisodeBatch], th.Tensor]
-    of_last: Callable[[Observations], th.Tensor]
+    of_last: Callable[[EpisodeBatch], th.Tensor]
 
 
 def zero_critic() -> Critic:
@@ -51,18 +50,17 @@ def zero_critic() -> Critic:
 def critic_of(policy: ActorCriticPolicy, shift: float = 0.0, scale: float = 1.0) -> Critic:
     """shift + scale V, with the V of a policy."""
 
-    def of_last(observations: Observations) -> th.Tensor:
-        with th.no_grad(), evaluation_mode(policy):
-            return shift + scale * policy.predict_values(observations).flatten()
-
-    return Critic(lambda batch: shift + scale * all_values(policy, batch, CACHE_ROWS), of_last)
+    return Critic(
+        lambda batch: shift + scale * all_values(policy, batch, CACHE_ROWS),
+        lambda batch: shift + scale * all_last_values(policy, batch),
+    )
 
 
 def with_critic(batch: EpisodeBatch, critic: Critic, bootstrap_truncated: bool) -> EpisodeBatch:
     """The batch as a critic sees it: values of its states, and of what follows a time limit if that is to count."""
     last_values = th.zeros_like(batch.last_values)
     if bootstrap_truncated and batch.last_observations is not None and batch.is_followed is not None:
-        last_values = th.where(batch.is_followed, critic.of_last(batch.last_observations), 0.0)
+        last_values = th.where(batch.is_followed, critic.of_last(batch), 0.0)
     return dataclasses.replace(batch, values=critic.of_rows(batch), last_values=last_values)
 
 

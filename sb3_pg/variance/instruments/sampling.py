@@ -17,7 +17,7 @@ from sb3_pg.data.batch import EpisodeBatch, Observations
 from sb3_pg.data.checks import check_finite
 from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.estimators import EpisodeIndex, discount_factors, segment_sum
-from sb3_pg.policies.acting import Actor, actor_of
+from sb3_pg.policies.acting import Actor, actor_of, forgotten
 from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.evaluation import NO_EXTRAS
 from sb3_pg.rollout.masks import masks_for
@@ -125,15 +125,18 @@ class Player:
         masks = masks_for(self.policy, env, use_masking=True)
         ended, running = np.zeros(env.num_envs, dtype=int), np.zeros(env.num_envs, dtype=int)
         actor: Actor | None = None
+        memory, starts = None, np.ones(env.num_envs, dtype=bool)
         while (ended < quota).any():
             if actor is None or len(steps) % ACTOR_STEPS == 0:
                 self._read(actor, steps)
-                actor = actor_of(self.policy, env.num_envs, ACTOR_STEPS)
+                actor = actor_of(self.policy, env.num_envs, ACTOR_STEPS, memory=memory)
             self._explore(len(steps))
             extras = NO_EXTRAS if masks is None else {ACTION_MASKS: masks.read()}
             _note(steps.observations, _parts(obs))
             _note(steps.extras, extras)
-            drawn = actor.act(obs, extras)
+            if actor.memory is not None:
+                actor.memory = forgotten(actor.memory, starts)
+            drawn, memory = actor.act(obs, extras), actor.memory
             steps.actions.append(np.array(drawn))
             obs, rewards, dones, infos = env.step(self._for_env(drawn))
             check_finite("The reward", rewards, env.num_envs, len(steps) + 1)
@@ -145,6 +148,7 @@ class Player:
             steps.rewards.append(np.array(rewards, dtype=np.float32))
             steps.dones.append(np.array(dones, dtype=bool))
             steps.truncated.append(truncated)
+            starts = np.asarray(dones, dtype=bool)
             ended += dones
             running = np.where(dones, 0, running + 1)
             self._check_lengths(running, ended < quota)

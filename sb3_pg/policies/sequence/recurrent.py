@@ -1,0 +1,191 @@
+"""sb3-contrib's LSTM policies, asked about whole episodes.
+
+While a policy acts, one step of all environments goes through sb3-contrib's own methods. Of a batch of episodes each is
+one sequence for the LSTM, from its beginning or from the state that came with its first row; everything around the LSTM
+sees rows. So no state of an earlier policy is left over in an episode that is whole, and no padding goes into a mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch as th
+from sb3_contrib.common.recurrent.policies import (
+    RecurrentActorCriticCnnPolicy,
+    RecurrentActorCriticPolicy,
+    RecurrentMultiInputActorCriticPolicy,
+)
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.distributions import Distribution
+from torch import nn
+
+from sb3_pg.data.batch import Observations
+from sb3_pg.policies.actor import WithoutCritic
+from sb3_pg.policies.critic import SavedWhole
+from sb3_pg.policies.sequence.sequences import Memory, Sequences, checked_state, over_sequences
+
+#: Hidden and cell state of the actor's LSTM, and of the critic's if it has one: ``(n, 2 or 4, n_layers, size)``.
+LSTM_STATES = "lstm_states"
+
+
+class RaggedStates(NamedTuple):
+    """What an LSTM begins each of several sequences of different lengths with, in the place of a pair of states.
+
+    :param hidden: ``(n_layers, n_sequences, hidden_size)``
+    :param cell: the same
+    :param lengths: ``(n_sequences,)``
+    """
+
+    hidden: th.Tensor
+    cell: th.Tensor
+    lengths: th.Tensor
+
+
+class LstmCriticPolicy(SavedWhole, RecurrentActorCriticPolicy):
+    """sb3-contrib's ``RecurrentActorCriticPolicy``, asked about whole episodes. It takes the same arguments.
+
+    ``n_lstm_layers``, ``lstm_hidden_size``, ``lstm_kwargs``; ``enable_critic_lstm=True`` gives the critic its own,
+    ``shared_lstm=True`` the actor's, whose weights it does not move.
+    """
+
+    whole_episodes = True
+
+    # --- what is asked of a policy that remembers: see RememberingPolicy ----------------------------------------------
+
+    def empty_memory(self, n: int) -> Memory:
+        """Zeros for ``n`` episodes that begin."""
+        n_layers, _, size = self.lstm_hidden_state_shape
+        like = next(self.lstm_actor.parameters())
+        return {LSTM_STATES: like.new_zeros(n, 2 if self.lstm_critic is None else 4, n_layers, size)}
+
+    def step(
+        self, observations: Observations, memory: Memory, **extras: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor, Memory]:
+        """Actions ``(n, *action_shape)``, values ``(n, 1)``, log-probs ``(n,)`` and the memory after them."""
+        states = _states_in(memory)
+        # Nothing begins in the middle of this: a memory of an episode's beginning is zeros already
+        goes_on = states.pi[0].new_zeros(states.pi[0].shape[1])
+        actions, values, log_probs, states = self(observations, states, goes_on, **extras)
+        parts = (*states.pi, *states.vf) if self.lstm_critic is not None else states.pi
+        return actions, values, log_probs, {LSTM_STATES: th.stack(parts).permute(2, 0, 1, 3)}
+
+    def evaluate_sequences(
+        self, observations: Observations, actions: th.Tensor, sequences: Sequences, **extras: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        """Values ``(n_rows, 1)``, log-probs ``(n_rows,)`` and entropies ``(n_rows,)`` or None."""
+        states = _ragged(sequences)
+        return self.evaluate_actions(observations, actions, states, _no_starts(sequences), **extras)  # type: ignore[arg-type]
+
+    def distribution_of_sequences(
+        self, observations: Observations, sequences: Sequences, **extras: th.Tensor
+    ) -> Distribution:
+        """The distribution of each row's action."""
+        states = _ragged(sequences)
+        return self.get_distribution(observations, states.pi, _no_starts(sequences), **extras)[0]  # type: ignore[arg-type]
+
+    def values_of_sequences(self, observations: Observations, sequences: Sequences) -> th.Tensor:
+        """``(n_rows, 1)``"""
+        return self.predict_values(observations, _ragged(sequences).vf, _no_starts(sequences))  # type: ignore[arg-type]
+
+    @staticmethod
+    def _process_sequence(
+        features: th.Tensor, lstm_states: tuple[th.Tensor, ...], episode_starts: th.Tensor, lstm: nn.LSTM
+    ) -> tuple[th.Tensor, Any]:
+        if not isinstance(lstm_states, RaggedStates):
+            pair = cast("tuple[th.Tensor, th.Tensor]", lstm_states)
+            return RecurrentActorCriticPolicy._process_sequence(features, pair, episode_starts, lstm)
+
+        def run(rows: th.Tensor, which: th.Tensor) -> th.Tensor:
+            first = (lstm_states.hidden[:, which].contiguous(), lstm_states.cell[:, which].contiguous())
+            said: th.Tensor = lstm(rows.transpose(0, 1), first)[0]
+            return said.transpose(0, 1)
+
+        return over_sequences(run, features, lstm_states.lengths), None
+
+    # --- as in sb3-contrib --------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As in sb3-contrib.
+
+        :param state: ``(n_lstm_layers, n_envs, lstm_hidden_size)`` hidden and cell states; None: at the beginning
+        :param episode_start: ``(n_envs,)`` bool, where an episode begins and the state counts for nothing
+        :raises ValueError: for a state, or an ``episode_start``, of other shapes
+        """
+        n_envs = self._n_observations(observation)
+        n_layers, _, size = self.lstm_hidden_state_shape
+        if state is not None:
+            checked_state(state, dict.fromkeys(("hidden", "cell"), (n_layers, n_envs, size)))
+        if episode_start is not None and np.shape(episode_start) != (n_envs,):
+            raise ValueError(
+                f"episode_start must have a truth value for each of {n_envs} observations, got "
+                f"{np.shape(episode_start)}"
+            )
+        return super().predict(observation, state, episode_start, deterministic)
+
+    def _n_observations(self, observation: np.ndarray | dict[str, np.ndarray]) -> int:
+        tensors, _ = self.obs_to_tensor(observation)
+        return len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        # sb3-contrib leaves these out, and its policy.save() writes what policy.load() cannot read
+        return super()._get_constructor_parameters() | {
+            "lstm_hidden_size": self.lstm_output_dim,
+            "n_lstm_layers": self.lstm_hidden_state_shape[0],
+            "shared_lstm": self.shared_lstm,
+            "enable_critic_lstm": self.enable_critic_lstm,
+            "lstm_kwargs": self.lstm_kwargs,
+        }
+
+
+def _states_in(memory: Memory) -> RNNStates:
+    """The states of the actor's LSTM and of the critic's, ``(n_layers, n, hidden_size)`` each."""
+    states = [one.contiguous() for one in memory[LSTM_STATES].permute(1, 2, 0, 3)]
+    return RNNStates((states[0], states[1]), (states[-2], states[-1]))
+
+
+def _ragged(sequences: Sequences) -> RNNStates:
+    states = _states_in(sequences.memory)
+    return RNNStates(*(RaggedStates(hidden, cell, sequences.lengths) for hidden, cell in states))
+
+
+def _no_starts(sequences: Sequences) -> th.Tensor:
+    """No sequence has an episode's beginning in its middle."""
+    return sequences.lengths.new_zeros(0)
+
+
+class LstmCriticCnnPolicy(LstmCriticPolicy, RecurrentActorCriticCnnPolicy):
+    """:class:`LstmCriticPolicy` for images."""
+
+
+class MultiInputLstmCriticPolicy(LstmCriticPolicy, RecurrentMultiInputActorCriticPolicy):
+    """:class:`LstmCriticPolicy` for dictionaries of observations."""
+
+
+class LstmActorPolicy(WithoutCritic, LstmCriticPolicy):
+    """An LSTM policy whose critic has no parameters and says 0.
+
+    It takes the same arguments as :class:`LstmCriticPolicy`. ``net_arch["vf"]``, ``share_features_extractor``,
+    ``shared_lstm`` and ``enable_critic_lstm`` have nothing to act on.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs | {"shared_lstm": True, "enable_critic_lstm": False})
+
+    @property
+    def _latent_dim(self) -> int:
+        return self.lstm_output_dim
+
+
+class LstmActorCnnPolicy(LstmActorPolicy, RecurrentActorCriticCnnPolicy):
+    """:class:`LstmActorPolicy` for images."""
+
+
+class MultiInputLstmActorPolicy(LstmActorPolicy, RecurrentMultiInputActorCriticPolicy):
+    """:class:`LstmActorPolicy` for dictionaries of observations."""

@@ -40,17 +40,9 @@ from sb3_pg.common.saving import SavedAlgorithm
 from sb3_pg.data.batch import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.data.distributed import failing_together
 from sb3_pg.estimators import LossReduction
-from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
-from sb3_pg.policies.critic import CriticCnnPolicy, CriticPolicy, MultiInputCriticPolicy
-from sb3_pg.policies.maskable import PolicyClass, check_policy_class, maskable, masked_predict, without_sde
-from sb3_pg.policies.sequence.recurrent import (
-    LstmActorCnnPolicy,
-    LstmActorPolicy,
-    LstmCriticCnnPolicy,
-    LstmCriticPolicy,
-    MultiInputLstmActorPolicy,
-    MultiInputLstmCriticPolicy,
-)
+from sb3_pg.policies.actor import WithoutCritic
+from sb3_pg.policies.aliases import WITH_CRITIC, WITHOUT_CRITIC, maskable
+from sb3_pg.policies.maskable import PolicyClass, check_policy_class, masked_predict, without_sde
 from sb3_pg.rollout.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 from sb3_pg.rollout.masks import offers_masks
 
@@ -115,22 +107,8 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         episodes of a batch, or where some were cut, of the environments, whose parts of the gradient are independent
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": ActorPolicy,
-        "CnnPolicy": ActorCnnPolicy,
-        "MultiInputPolicy": MultiInputActorPolicy,
-        "MlpLstmPolicy": LstmActorPolicy,
-        "CnnLstmPolicy": LstmActorCnnPolicy,
-        "MultiInputLstmPolicy": MultiInputLstmActorPolicy,
-    }
-    critic_policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": CriticPolicy,
-        "CnnPolicy": CriticCnnPolicy,
-        "MultiInputPolicy": MultiInputCriticPolicy,
-        "MlpLstmPolicy": LstmCriticPolicy,
-        "CnnLstmPolicy": LstmCriticCnnPolicy,
-        "MultiInputLstmPolicy": MultiInputLstmCriticPolicy,
-    }
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = WITHOUT_CRITIC
+    critic_policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = WITH_CRITIC
     #: The names that ``returns`` takes.
     supported_returns: ClassVar[tuple[str, ...]] = ("reward_to_go", "total", "gae")
 

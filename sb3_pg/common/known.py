@@ -28,6 +28,7 @@ from torch import nn
 from sb3_pg.common.unpickling import Known, RefusedError, name_of
 from sb3_pg.data.checks import is_number
 from sb3_pg.policies import actor, critic, maskable
+from sb3_pg.policies.sequence import attention, masked, recurrent
 from sb3_pg.rollout import buffers as episode_buffers
 
 #: Types of numbers: truth values, integers, floating-point and complex numbers, texts of a fixed length.
@@ -55,6 +56,10 @@ SAID: tuple[tuple[Any, type], ...] = (
     (critic, policies.ActorCriticPolicy),
     (critic, maskable_policies.MaskableActorCriticPolicy),
     (maskable, maskable_policies.MaskableActorCriticPolicy),
+    (recurrent, policies.ActorCriticPolicy),
+    (attention, policies.ActorCriticPolicy),
+    (masked, policies.ActorCriticPolicy),
+    (masked, maskable_policies.MaskableActorCriticPolicy),
     (torch_layers, torch_layers.BaseFeaturesExtractor),
     (buffers, buffers.RolloutBuffer),
     (episode_buffers, buffers.RolloutBuffer),

@@ -46,12 +46,15 @@ class Steps:
     :param actions: ``(n_rows,)`` or ``(n_rows, action_dim)``
     :param extras: name -> ``(n_rows, ...)`` what the policy is told beyond the observation, such as action masks
     :param episode: ``(n_rows,)`` which episode of the batch each is of; None where nobody says
+    :param memory: name -> ``(n_episodes, ...)`` what a policy that remembers knew before the first row of each episode,
+        in the order of the rows; empty: nothing, as at an episode's beginning
     """
 
     observations: Observations
     actions: th.Tensor
     extras: Mapping[str, th.Tensor] = field(default_factory=dict)
     episode: th.Tensor | None = None
+    memory: Mapping[str, th.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class EpisodeBatch:
     :param value_edit: what it made of the buffer's ``values``, after the advantages were computed from them
     :param extras: name -> ``(n_rows, ...)`` what the policy was told beyond the observation when it chose the action,
         and is told again whenever it is asked about the row: ``"action_masks"``, say. Empty for most policies.
+    :param memory: name -> ``(n_episodes, ...)`` what a policy that remembers knew before the first row of each: zeros,
+        or where the rollout's edge cut off the episode's beginning, something. Empty for most policies.
     """
 
     episodes: EpisodeIndex
@@ -98,6 +103,7 @@ class EpisodeBatch:
     return_edit: Edit | None = None
     value_edit: Edit | None = None
     extras: Mapping[str, th.Tensor] = field(default_factory=dict)
+    memory: Mapping[str, th.Tensor] = field(default_factory=dict)
 
     @property
     def old_values(self) -> th.Tensor:
@@ -117,7 +123,10 @@ class EpisodeBatch:
         else:
             observations = self.observations[rows]
         extras = {name: extra[rows] for name, extra in self.extras.items()}
-        return Steps(observations, self.actions[rows], extras, self.episodes.episode[rows])
+        episode = self.episodes.episode[rows]
+        which = episode.unique_consecutive() if self.memory else None
+        memory = {name: part[which] for name, part in self.memory.items()}
+        return Steps(observations, self.actions[rows], extras, episode, memory)
 
     def each_episode(self) -> Iterator[slice]:
         """The rows of one episode after the other."""
@@ -169,6 +178,7 @@ def concatenate(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
     envs = [one.env + sum(n_envs[:number]) for number, one in enumerate(batches)]
     joined: dict[str, Any] = {"episodes": EpisodeIndex.from_lengths(lengths, first_step), "env": th.cat(envs)}
     joined["extras"] = joined_extras([one.extras for one in batches], [one.n_rows for one in batches])
+    joined["memory"] = joined_extras([one.memory for one in batches], [one.n_episodes for one in index])
     for name in FACTS:
         joined[name] = _joined([getattr(one, name) for one in batches])
     return EpisodeBatch(**joined)

@@ -20,7 +20,7 @@ def absent(name: str) -> bool | int:
 
 
 def joined_extras(extras: Sequence[Mapping[str, th.Tensor]], n_rows: Sequence[int]) -> dict[str, th.Tensor]:
-    """The extras of several batches one after the other; what one lacks is :func:`absent` there.
+    """The extras of several batches one after the other, of rows or of episodes; what one lacks is :func:`absent`.
 
     :param extras: name -> ``(n_rows, ...)`` of each
     :param n_rows: of each

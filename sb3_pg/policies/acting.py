@@ -79,20 +79,6 @@ class PolicyActor:
         return th.cat(values), th.cat(log_probs)
 
 
-def forgotten(memory: Memory, episode_starts: np.ndarray) -> Memory:
-    """The memory of environments, some of which begin an episode: nothing is known of that.
-
-    :param episode_starts: ``(n_envs,)`` bool
-    """
-    if not episode_starts.any():
-        return memory
-    starts = th.as_tensor(episode_starts, dtype=th.bool)
-    return {
-        name: part.masked_fill(starts.to(part.device).view(-1, *[1] * (part.ndim - 1)), 0)
-        for name, part in memory.items()
-    }
-
-
 def actor_of(
     policy: ActorCriticPolicy, n_envs: int, n_steps: int, may_be_fast: bool = True, memory: Memory | None = None
 ) -> Actor:

@@ -16,20 +16,14 @@ from sb3_contrib.common.maskable.policies import (
     MaskableActorCriticPolicy,
     MaskableMultiInputActorCriticPolicy,
 )
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg.data.extras import ACTION_MASKS
-from sb3_pg.policies.actor import ActorCnnPolicy, ActorPolicy, MultiInputActorPolicy, WithoutCritic
-from sb3_pg.policies.critic import (
-    CriticCnnPolicy,
-    CriticPolicy,
-    MaskableCriticCnnPolicy,
-    MaskableCriticPolicy,
-    MaskableMultiInputCriticPolicy,
-    MultiInputCriticPolicy,
-)
+from sb3_pg.policies.actor import WithoutCritic
 from sb3_pg.policies.evaluation import extras_of
 from sb3_pg.policies.masks import can_be_masked, check_masks, mask_sizes, rows_of_masks
+from sb3_pg.policies.sequence.sequences import remembering
 
 
 class MaskableActorPolicy(WithoutCritic, MaskableActorCriticPolicy):
@@ -47,21 +41,8 @@ class MaskableMultiInputActorPolicy(MaskableActorPolicy, MaskableMultiInputActor
     """:class:`MaskableActorPolicy` for dictionaries of observations."""
 
 
-_MASKABLE: dict[type[BasePolicy], type[BasePolicy]] = {
-    ActorPolicy: MaskableActorPolicy,
-    ActorCnnPolicy: MaskableActorCnnPolicy,
-    MultiInputActorPolicy: MaskableMultiInputActorPolicy,
-    CriticPolicy: MaskableCriticPolicy,
-    CriticCnnPolicy: MaskableCriticCnnPolicy,
-    MultiInputCriticPolicy: MaskableMultiInputCriticPolicy,
-}
 #: A class of policies that the algorithms take.
 PolicyClass = type[ActorCriticPolicy] | type[MaskableActorCriticPolicy]
-
-
-def maskable(policy_class: type[BasePolicy]) -> type[BasePolicy]:
-    """The policy's maskable relative; the class itself where it has none."""
-    return _MASKABLE.get(policy_class, policy_class)
 
 
 def takes_masks(policy: object) -> bool:
@@ -89,6 +70,12 @@ def check_policy_class(policy_class: object, names: Iterable[str], action_space:
         raise ValueError(
             f"policy must be one of {', '.join(map(repr, names))}, or a subclass of SB3's ActorCriticPolicy or of "
             f"sb3-contrib's MaskableActorCriticPolicy, got {policy_class!r}"
+        )
+    if issubclass(policy_class, RecurrentActorCriticPolicy) and remembering(policy_class) is None:
+        raise ValueError(
+            f"{policy_class.__name__} is a recurrent policy of sb3-contrib's, which cannot be asked about whole episodes: "
+            "write policy='MlpLstmPolicy', 'CnnLstmPolicy' or 'MultiInputLstmPolicy', or subclass "
+            "sb3_pg.policies.sequence.recurrent.LstmCriticPolicy, which takes the same arguments"
         )
     if takes_masks(policy_class) and not can_be_masked(action_space):
         raise ValueError(

@@ -124,7 +124,8 @@ def _with_last_observations(batch: EpisodeBatch) -> tuple[Steps, th.Tensor]:
         observations = both(batch.observations, batch.last_observations)  # type: ignore[arg-type]
     nothing = batch.rewards.new_zeros(())
     extras = {name: both(rows, nothing.to(rows.dtype)) for name, rows in batch.extras.items()}
-    return Steps(observations, both(batch.actions, nothing.to(batch.actions.dtype)), extras, index.episode), is_last
+    actions = both(batch.actions, nothing.to(batch.actions.dtype))
+    return Steps(observations, actions, extras, index.episode, batch.memory), is_last
 
 
 def _through(net: nn.Sequential, head: nn.Module, observations: th.Tensor) -> th.Tensor:

@@ -25,10 +25,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg.data.batch import Observations
 from sb3_pg.data.extras import ACTION_MASKS
-from sb3_pg.policies.acting import actor_of, forgotten
+from sb3_pg.policies.acting import actor_of
 from sb3_pg.policies.evaluation import NO_EXTRAS, next_values
 from sb3_pg.policies.parameters import check_parameters
-from sb3_pg.policies.sequence.sequences import Memory
+from sb3_pg.policies.sequence.sequences import Memory, forgotten
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 from sb3_pg.rollout.masks import masks_for
 
@@ -109,7 +109,7 @@ class RolloutActor:
         if self._actor.memory is not None:
             self._actor.memory = forgotten(self._actor.memory, episode_starts)
             if self._buffer.pos == 0:  # the one place where an episode may begin in its middle
-                self._buffer.add_extras({name: part.cpu().numpy() for name, part in self._actor.memory.items()})
+                self._buffer.first_memory = {name: part.cpu().numpy() for name, part in self._actor.memory.items()}
         try:
             return self._actor.act(obs, self.extras)
         except (ValueError, RuntimeError) as error:  # PyTorch's, of parameters that are no distribution's

@@ -116,7 +116,8 @@ def _past_batch(where: str, nest: object, policy: ActorCriticPolicy) -> PastBatc
 
 
 def _batch(where: str, nest: object, policy: ActorCriticPolicy) -> EpisodeBatch:
-    fields = _fields(EpisodeBatch, where, nest)
+    # Files of 0.1 know of no memory
+    fields = _fields(EpisodeBatch, where, {"memory": {}} | nest if isinstance(nest, dict) else nest)
     index = _fields(EpisodeIndex, f"episodes of {where}", fields["episodes"])
     for name, value in index.items():
         _check_tensor(f"{name} of {where}", value, (None,), INTEGERS)
@@ -132,11 +133,12 @@ def _batch(where: str, nest: object, policy: ActorCriticPolicy) -> EpisodeBatch:
             edit = _fields(Edit, f"{name} of {where}", fields[name])
             _check_tensors(f"{name} of {where}", edit, rows, dict.fromkeys(edit, ()), FLOATS)
             fields[name] = Edit(**edit)
-    if not isinstance(fields["extras"], dict):
-        raise ValueError(f"extras of {where} must be a dictionary of tensors")
-    for name, value in fields["extras"].items():
-        trailing = (None,) * (value.ndim - 1) if isinstance(value, th.Tensor) else ()
-        _check_tensor(f"{name!r} in extras of {where}", value, (*rows, *trailing))
+    for field, leading in {"extras": rows, "memory": episodes}.items():
+        if not isinstance(fields[field], dict):
+            raise ValueError(f"{field} of {where} must be a dictionary of tensors")
+        for name, value in fields[field].items():
+            trailing = (None,) * (value.ndim - 1) if isinstance(value, th.Tensor) else ()
+            _check_tensor(f"{name!r} in {field} of {where}", value, (*leading, *trailing))
     return EpisodeBatch(**fields)
 
 

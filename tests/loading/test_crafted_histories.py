@@ -127,6 +127,8 @@ EDITS: dict[str, tuple[Change, str]] = {
     "an edit that is none": (in_batch("return_edit", {"shown": 1}), "return_edit of batch 0 lacks"),
     "an edit of other rows": (in_batch("value_edit", {"shown": th.zeros(1), "now": th.zeros(1)}), "value_edit"),
     "extras that are none": (in_batch("extras", [1]), "extras of batch 0 must be a dictionary"),
+    "a memory that is none": (in_batch("memory", [1]), "memory of batch 0 must be a dictionary"),
+    "a memory of other episodes": (in_batch("memory", {"a": th.zeros(99)}), "'a' in memory of batch 0"),
     "extras of other rows": (in_batch("extras", {"a": th.zeros(1)}), "'a' in extras of batch 0"),
     "credit of other rows": (lambda history: history["batches"][0]["credit"].update(returns=th.zeros(1)), "returns"),
     "log-probs by name": (lambda history: history["batches"][0].update(log_probs={"a": th.zeros(1)}), "log_probs"),

@@ -23,7 +23,14 @@ from torch import nn
 from sb3_pg.data.batch import Observations
 from sb3_pg.policies.actor import WithoutCritic
 from sb3_pg.policies.critic import SavedWhole
-from sb3_pg.policies.sequence.sequences import Memory, Sequences, checked_state, over_sequences
+from sb3_pg.policies.sequence.sequences import (
+    Memory,
+    Sequences,
+    check_episode_start,
+    check_state,
+    n_observations,
+    over_sequences,
+)
 
 #: Hidden and cell state of the actor's LSTM, and of the critic's if it has one: ``(n, 2 or 4, n_layers, size)``.
 LSTM_STATES = "lstm_states"
@@ -118,20 +125,13 @@ class LstmCriticPolicy(SavedWhole, RecurrentActorCriticPolicy):
         :param episode_start: ``(n_envs,)`` bool, where an episode begins and the state counts for nothing
         :raises ValueError: for a state, or an ``episode_start``, of other shapes
         """
-        n_envs = self._n_observations(observation)
+        n_envs = n_observations(self, observation)
         n_layers, _, size = self.lstm_hidden_state_shape
         if state is not None:
-            checked_state(state, dict.fromkeys(("hidden", "cell"), (n_layers, n_envs, size)))
-        if episode_start is not None and np.shape(episode_start) != (n_envs,):
-            raise ValueError(
-                f"episode_start must have a truth value for each of {n_envs} observations, got "
-                f"{np.shape(episode_start)}"
-            )
+            check_state(state, dict.fromkeys(("hidden", "cell"), (n_layers, n_envs, size)))
+        if episode_start is not None:
+            episode_start = check_episode_start(episode_start, n_envs)
         return super().predict(observation, state, episode_start, deterministic)
-
-    def _n_observations(self, observation: np.ndarray | dict[str, np.ndarray]) -> int:
-        tensors, _ = self.obs_to_tensor(observation)
-        return len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         # sb3-contrib leaves these out, and its policy.save() writes what policy.load() cannot read

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import BasePolicy
 
 from sb3_pg.data.batch import Observations, Steps
 
@@ -25,11 +27,6 @@ class Sequences:
 
     lengths: th.Tensor
     memory: Memory
-
-    @property
-    def first(self) -> th.Tensor:
-        """``(n_sequences,)`` the first row of each."""
-        return self.lengths.cumsum(0) - self.lengths
 
 
 class RememberingPolicy(Protocol):
@@ -66,17 +63,17 @@ def remembering(policy: object) -> RememberingPolicy | None:
 
 
 def sequences_of(policy: RememberingPolicy, steps: Steps) -> Sequences:
-    """How the rows of some steps are sequences, each with the memory that came with its first row.
+    """How the rows of some steps are sequences, each with what was known before its first row.
 
     :raises ValueError: for steps that do not say which episode each is of
     """
     if steps.episode is None:
         raise ValueError("A policy that remembers is asked about episodes: give steps their episode")
     lengths = th.unique_consecutive(steps.episode, return_counts=True)[1]
-    sequences = Sequences(lengths, policy.empty_memory(len(lengths)))
-    for name in sequences.memory.keys() & steps.extras.keys():
-        sequences.memory[name] = steps.extras[name][sequences.first]
-    return sequences
+    empty = policy.empty_memory(len(lengths))
+    # A memory of another kind, of a policy that stood in the place of this one, says nothing to it
+    known = {name: part for name, part in steps.memory.items() if name in empty and part.shape == empty[name].shape}
+    return Sequences(lengths, {**empty, **known})
 
 
 def over_sequences(run: Callable[[th.Tensor, th.Tensor], th.Tensor], rows: th.Tensor, lengths: th.Tensor) -> th.Tensor:
@@ -104,18 +101,52 @@ def over_sequences(run: Callable[[th.Tensor, th.Tensor], th.Tensor], rows: th.Te
     return th.cat(said)[th.cat(places).argsort()]
 
 
-def checked_state(state: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def forgotten(memory: Memory, episode_starts: np.ndarray) -> Memory:
+    """The memory of episodes, some of which begin: of these nothing is known.
+
+    :param episode_starts: ``(n,)`` bool
+    """
+    if not episode_starts.any():
+        return memory
+    starts = th.as_tensor(episode_starts, dtype=th.bool)
+    return {
+        name: part.masked_fill(starts.to(part.device).view(-1, *[1] * (part.ndim - 1)), 0)
+        for name, part in memory.items()
+    }
+
+
+# --- what predict() is given ----------------------------------------------------------------------------------------
+
+
+def n_observations(policy: BasePolicy, observation: Any) -> int:
+    """How many observations ``predict`` was given."""
+    tensors, _ = policy.obs_to_tensor(observation)
+    return len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
+
+
+def check_state(state: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse what ``predict(state=...)`` cannot go on from.
 
     :param state: a tuple of arrays
-    :param shapes: what each has to be, by its name
+    :param shapes: what each has to be, by what it is called
     :raises ValueError: for another number of arrays, or other shapes
     """
-    got = [getattr(part, "shape", type(part).__name__) for part in state] if isinstance(state, (tuple, list)) else None
+    got = [np.shape(part) for part in state] if isinstance(state, (tuple, list)) else None
     if got != list(shapes.values()):
         wanted = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         given = type(state).__name__ if got is None else f"shapes {', '.join(map(str, got))}"
         raise ValueError(
             f"state must be a tuple of arrays, {wanted}, got {given}: give back the state that the last predict() of "
-            "as many environments returned, or None at the beginning"
+            "as many observations returned, or None at the beginning"
         )
+
+
+def check_episode_start(episode_start: Any, n_envs: int) -> np.ndarray:
+    """``(n_envs,)`` bool, where an episode begins.
+
+    :raises ValueError: for another shape
+    """
+    starts = np.asarray(episode_start)
+    if starts.shape != (n_envs,):
+        raise ValueError(f"episode_start must have a truth value for each of {n_envs} observations, got {starts.shape}")
+    return starts.astype(bool)

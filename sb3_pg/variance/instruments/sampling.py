@@ -17,9 +17,10 @@ from sb3_pg.data.batch import EpisodeBatch, Observations
 from sb3_pg.data.checks import check_finite
 from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.estimators import EpisodeIndex, discount_factors, segment_sum
-from sb3_pg.policies.acting import Actor, actor_of, forgotten
+from sb3_pg.policies.acting import Actor, actor_of
 from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.evaluation import NO_EXTRAS
+from sb3_pg.policies.sequence.sequences import forgotten
 from sb3_pg.rollout.masks import masks_for
 
 #: Steps that an actor plays before the next one takes over: what it remembers of them is bounded by this.

@@ -73,8 +73,8 @@ def check_policy_class(policy_class: object, names: Iterable[str], action_space:
         )
     if issubclass(policy_class, RecurrentActorCriticPolicy) and remembering(policy_class) is None:
         raise ValueError(
-            f"{policy_class.__name__} is a recurrent policy of sb3-contrib's, which cannot be asked about whole episodes: "
-            "write policy='MlpLstmPolicy', 'CnnLstmPolicy' or 'MultiInputLstmPolicy', or subclass "
+            f"{policy_class.__name__} is sb3-contrib's, which cannot be asked about whole episodes: write "
+            "policy='MlpLstmPolicy', 'CnnLstmPolicy' or 'MultiInputLstmPolicy', or subclass "
             "sb3_pg.policies.sequence.recurrent.LstmCriticPolicy, which takes the same arguments"
         )
     if takes_masks(policy_class) and not can_be_masked(action_space):

@@ -24,6 +24,9 @@ from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from tests.helpers.models import TINY
 
 STEPS, EVERY = 768, 150
+#: Policies that remember: what they know of running episodes goes on too.
+SMALL_LSTM: dict[str, Any] = {"lstm_hidden_size": 8, "net_arch": [8]}
+SMALL_ATTENTION: dict[str, Any] = {"context_length": 8, "d_model": 8, "n_heads": 2, "n_layers": 1, "net_arch": [8]}
 #: Columns of a log that tell the time of day.
 TIMES = frozenset({"time/fps", "time/time_elapsed", "t"})
 
@@ -49,6 +52,7 @@ class Kind:
     backend: str = "dummy"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     steps: int = STEPS
+    policy: str = "MlpPolicy"
 
     def env(self, folder: Path | None = None) -> VecEnv:
         """The environments, made anew.
@@ -68,7 +72,7 @@ class Kind:
     def model(self, env: VecEnv) -> PolicyGradientAlgorithm:
         """The model of a run that begins."""
         arguments: dict[str, Any] = {"learning_rate": _falling, "policy_kwargs": TINY, "seed": 1} | dict(self.arguments)
-        return self.algorithm("MlpPolicy", env, **arguments)
+        return self.algorithm(self.policy, env, **arguments)
 
 
 def _falling(progress: float) -> float:
@@ -84,6 +88,13 @@ KINDS: dict[str, Kind] = {
     "gSDE": Kind(VanillaPG, "Pendulum-v1", 1, arguments={"n_steps": 96, "use_sde": True, "sde_sample_freq": 4}),
     "reuse": Kind(OffPolicyISPG, normalize=True, arguments={"n_steps": 32, "n_reused_batches": 2, "batch_size": 64}),
     "penalty": Kind(OffPolicyISPG, n_envs=1, arguments={"n_steps": 128, "kl_constraint": "penalty", "batch_size": 32}),
+    "LSTM": Kind(REINFORCE, policy="MlpLstmPolicy", arguments={"n_steps": 16, "policy_kwargs": SMALL_LSTM}),
+    "LSTM, cut episodes": Kind(
+        OffPolicyISPG, policy="MlpLstmPolicy", arguments={"n_steps": 24, "policy_kwargs": SMALL_LSTM}
+    ),
+    "attention": Kind(
+        VanillaPG, policy="MlpAttentionPolicy", arguments={"n_steps": 24, "policy_kwargs": SMALL_ATTENTION}
+    ),
     "processes": Kind(VanillaPG, n_envs=2, normalize=True, backend="subproc", arguments={"n_steps": 64}),
     "Gymnasium": Kind(OffPolicyISPG, normalize=True, backend="ours", arguments={"n_steps": 32}),
     "SyncVectorEnv": Kind(VanillaPG, "Acrobot-v1", 3, backend="sync", arguments={"n_steps": 64}),

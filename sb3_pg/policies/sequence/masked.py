@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch as th
@@ -53,14 +54,13 @@ class MaskableLstmCriticPolicy(LstmCriticPolicy):
         self.action_net = self.action_dist.proba_distribution_net(latent_dim=self.mlp_extractor.latent_dim_pi)
         if self.ortho_init:
             self.action_net.apply(partial(self.init_weights, gain=0.01))
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> MaskableDistribution:
-        distribution: MaskableDistribution = self.action_dist.proba_distribution(
-            action_logits=self.action_net(latent_pi)
-        )  # type: ignore[call-arg, assignment]
-        distribution.apply_masking(self._action_masks)
-        return distribution
+        masked = cast(MaskableDistribution, self.action_dist)
+        masked.proba_distribution(action_logits=self.action_net(latent_pi))
+        masked.apply_masking(self._action_masks)
+        return masked
 
     def step(
         self, observations: Observations, memory: Memory, **extras: th.Tensor

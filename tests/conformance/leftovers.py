@@ -76,7 +76,12 @@ LEFTOVERS: dict[str, dict[str, str]] = {
             "MaskablePPO's assert: it refuses Box actions, of which ours learns without masks"
         ),
     },
-    "RecurrentPPO=sb3_pg:OffPolicyISPG": {},
+    "RecurrentPPO=sb3_pg:OffPolicyISPG": {
+        "tests/test_lstm.py::test_ppo_lstm_performance": (
+            "RecurrentPPO's tuning: with its clip and normalised advantages ours reaches 500 too, with a bound on the "
+            "KL and its other defaults 50,000 steps are too few"
+        ),
+    },
     # VanillaPG under TRPO's names: its batch_size is our value_batch_size, its learning rate the critic's
     "TRPO=tests.conformance.as_trpo:VanillaPGAsTRPO": {
         "tests/test_run.py::test_trpo_params": "TRPO's sub_sampling_factor: VanillaPG computes F on the whole batch",

@@ -27,11 +27,13 @@ class RepeatFirst(gym.Env[np.ndarray, Any]):
         self.length = length
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """See Gymnasium."""
         super().reset(seed=seed, options=options)
         self.t, self.sign = 0, int(self.np_random.integers(2))
         return self._observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """See Gymnasium."""
         self.t += 1
         is_over = self.t == self.length
         return self._observe(), float(is_over and int(action) == self.sign), is_over, False, {}
@@ -55,11 +57,13 @@ class TMaze(gym.Env[np.ndarray, Any]):
         self.length = length
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """See Gymnasium."""
         super().reset(seed=seed, options=options)
         self.place, self.sign = 0, int(self.np_random.integers(2))
         return self._observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """See Gymnasium."""
         if self.place == self.length and int(action) > 0:
             return self._observe(), 4.0 if int(action) - 1 == self.sign else -0.1, True, False, {}
         goes_on = int(action) == 0 and self.place < self.length
@@ -79,9 +83,10 @@ class CartPoleNoVelocity(gym.ObservationWrapper[np.ndarray, Any, np.ndarray]):
         self.observation_space = spaces.Box(-high, high, dtype=np.float32)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
+        """Cart position and pole angle."""
         return observation[[0, 2]]
 
 
-gym.register("RepeatFirst-v0", RepeatFirst)
-gym.register("TMaze-v0", TMaze, max_episode_steps=50)
-gym.register("CartPoleNoVelocity-v0", CartPoleNoVelocity, max_episode_steps=500)
+gym.register("RepeatFirst-v0", f"{__name__}:RepeatFirst")
+gym.register("TMaze-v0", f"{__name__}:TMaze", max_episode_steps=50)
+gym.register("CartPoleNoVelocity-v0", f"{__name__}:CartPoleNoVelocity", max_episode_steps=500)

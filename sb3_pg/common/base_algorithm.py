@@ -36,6 +36,7 @@ from sb3_pg.common.arguments import (
     without_critic,
 )
 from sb3_pg.common.building import check_policy_kwargs, naming_what_fails
+from sb3_pg.common.reference import Reference, ReferencePenalty
 from sb3_pg.common.saving import SavedAlgorithm
 from sb3_pg.data.batch import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.data.distributed import failing_together
@@ -105,6 +106,11 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         each piece alone.) None: on the CPU 4,096, which its cache holds, without batch normalisation; else all at once.
     :param log_gradient_variance: log ``train/gradient_snr``, at the price of a backward pass an episode; of the
         episodes of a batch, or where some were cut, of the environments, whose parts of the gradient are independent
+    :param reference_policy: a policy to stay near: one, a model that has one, or the path of a saved model, of the same
+        spaces. A frozen copy is kept and saved with the model; of a path, the path is.
+    :param reference_coef: what straying costs, a number or a function of the progress remaining
+    :param reference_penalty: ``"reward"``: of each step coef (log pi - log pi_ref), taken from its reward; ``"loss"``:
+        coef KL(pi || pi_ref) over the states of the batch, which does not see that other actions lead to other states
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = WITHOUT_CRITIC
@@ -141,6 +147,9 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         normalize_value: bool | None,
         micro_batch_size: int | None,
         log_gradient_variance: bool,
+        reference_policy: Reference | None,
+        reference_coef: float | Schedule,
+        reference_penalty: ReferencePenalty,
         gae_lambda: float = 1.0,
         _init_setup_model: bool = True,
         **kwargs: Any,
@@ -193,6 +202,9 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         self.normalize_value = rate_is_ours if normalize_value is None else normalize_value
         self.micro_batch_size = micro_batch_size
         self.log_gradient_variance = log_gradient_variance
+        self.reference_policy = reference_policy
+        self.reference_coef = reference_coef
+        self.reference_penalty = reference_penalty
         if env is not None:
             check_quota(n_episodes, self.n_envs)
             self.n_steps = steps_for(self.n_envs) if n_steps is None else n_steps
@@ -233,6 +245,7 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         if self.value_learning_rate is not None:
             self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
             self._separate_critic()
+        self._restore_reference()
 
     def _check_arguments(self) -> None:
         """Refuse arguments that are wrong, alone or together. A loaded model has its own when this is called."""

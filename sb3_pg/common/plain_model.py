@@ -41,10 +41,7 @@ def plain_entries(
         if name in DERIVED:
             found[name] = None
             continue
-        try:
-            found[name] = load_plain(base64.b64decode(entry[PICKLED]), known)
-        except RefusedError as error:
-            raise UnreadableError(_refusal(name, str(error))) from error
+        found[name] = plain_entry(name, entry, known)
         for _ in every_part(found[name]):
             pass  # it can be gone through
     for name in archive.namelist():
@@ -53,6 +50,19 @@ def plain_entries(
             if name in ("pytorch_variables.pth", "tensors.pth") and tensors:
                 raise UnreadableError(f"has {name}, which a model of {algorithm.__name__} does not have")
     return found
+
+
+def plain_entry(name: str, entry: Any, known: Known) -> Any:
+    """An entry of a saved model, made without running anything.
+
+    :raises UnreadableError: for what is not plain data
+    """
+    if not (isinstance(entry, dict) and PICKLED in entry):
+        return entry
+    try:
+        return load_plain(base64.b64decode(entry[PICKLED]), known)
+    except RefusedError as error:
+        raise UnreadableError(_refusal(name, str(error))) from error
 
 
 def _check_names(names: Collection[str], algorithm: type[BaseAlgorithm]) -> None:

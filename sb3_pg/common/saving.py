@@ -16,13 +16,13 @@ from sb3_pg.archives import UnreadableError, read_file, said_of, whole_archive
 from sb3_pg.common.arguments import check_loaded_optimizer, check_saved_optimizers
 from sb3_pg.common.known import known_with
 from sb3_pg.common.plain_model import DERIVED, plain_entries
-from sb3_pg.common.trainer import Trainer
+from sb3_pg.common.reference import ReferringTrainer
 from sb3_pg.files import path_for_saving, whole_file
 
 SelfSaved = TypeVar("SelfSaved", bound="SavedAlgorithm")
 
 
-class SavedAlgorithm(Trainer):
+class SavedAlgorithm(ReferringTrainer):
     """A model with one optimizer or two, in SB3's format."""
 
     value_learning_rate: float | Schedule | None
@@ -34,6 +34,7 @@ class SavedAlgorithm(Trainer):
         include: Iterable[str] | None = None,
     ) -> None:
         """As in SB3; whenever the process is killed, the file is there whole, the old one or the new one."""
+        self._describe_reference()
         if not isinstance(path, (str, os.PathLike)):
             super().save(path, exclude, include)
             return
@@ -103,5 +104,5 @@ class SavedAlgorithm(Trainer):
         return state_dicts + (["value_optimizer"] if self.value_learning_rate is not None else []), variables
 
     def _excluded_save_params(self) -> list[str]:
-        own = ("value_optimizer", "_separated", "_undo", "_checked", "_last_memory", *DERIVED)
-        return [*super()._excluded_save_params(), *own]
+        own = ("value_optimizer", "_separated", "_undo", "_checked", "_last_memory")
+        return [*super()._excluded_save_params(), *own, "reference_policy", "_frozen_reference", *DERIVED]

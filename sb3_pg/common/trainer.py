@@ -185,12 +185,18 @@ class Trainer(EpisodeCollector):
         """The gradient of the loss, into the parameters' ``.grad``: the policy's, the entropy's, a joint critic's."""
         self.policy.optimizer.zero_grad()
         joint_loss = value_loss if self._has_joint_critic else None
-        objective = Objective(policy_loss, divisor, self._entropy_weight, self.vf_coef, joint_loss, penalties)
+        every = {**penalties, **self._own_penalties(batch)}
+        objective = Objective(policy_loss, divisor, self._entropy_weight, self.vf_coef, joint_loss, every)
         return accumulate_gradient(self.policy, batch, part, objective, self._rows_per_pass)
+
+    def _own_penalties(self, batch: EpisodeBatch) -> Mapping[str, Penalty]:
+        """What is added to every loss of the policy, whatever the algorithm."""
+        return {}
 
     def _policy_loss(self, batch: EpisodeBatch, policy_loss: PolicyLoss, divisor: th.Tensor) -> float:
         """The loss of the policy as it acts, less the entropy bonus, without a gradient."""
-        objective = Objective(policy_loss, divisor, self._entropy_weight)
+        penalties = self._own_penalties(batch)
+        objective = Objective(policy_loss, divisor, self._entropy_weight, penalties=penalties)
         with th.no_grad(), evaluation_mode(self.policy):
             losses = accumulate_gradient(self.policy, batch, whole_batch(batch), objective, self._rows_per_pass)
         return losses.total.item()

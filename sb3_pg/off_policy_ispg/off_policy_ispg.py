@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg.common.arguments import VALUE_BATCH_SIZE, VALUE_LEARNING_RATE, check_switches
+from sb3_pg.common.reference import Reference, ReferencePenalty
 from sb3_pg.common.whole_updates import all_or_nothing
 from sb3_pg.data.batch import Baseline, Credit, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_choice, check_positive, check_schedule
@@ -137,6 +138,9 @@ class OffPolicyISPG(ImportanceTrainer):
         normalize_value: bool | None = None,
         micro_batch_size: int | None = None,
         log_gradient_variance: bool = False,
+        reference_policy: Reference | None = None,
+        reference_coef: float | Schedule = 0.1,
+        reference_penalty: ReferencePenalty = "reward",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -179,6 +183,9 @@ class OffPolicyISPG(ImportanceTrainer):
             normalize_value=normalize_value,
             micro_batch_size=micro_batch_size,
             log_gradient_variance=log_gradient_variance,
+            reference_policy=reference_policy,
+            reference_coef=reference_coef,
+            reference_penalty=reference_penalty,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,

@@ -11,15 +11,17 @@ import torch as th
 from sb3_contrib.common.maskable.distributions import MaskableCategorical
 from stable_baselines3.common.distributions import Distribution, kl_divergence
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
 from torch.distributions import Bernoulli, Categorical, Normal
 from torch.nn import functional as F
 
-from sb3_pg.data.batch import EpisodeBatch
+from sb3_pg.data.batch import EpisodeBatch, Steps
 from sb3_pg.data.distributed import all_count, all_sum, failing_together
 from sb3_pg.data.minibatches import Minibatch, whole_batch
 from sb3_pg.estimators import kl_estimate
 from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.evaluation import action_distribution, pieces_for
+from sb3_pg.policies.parameters import two_observations
 
 Rows = slice | th.Tensor
 
@@ -90,6 +92,19 @@ def frozen_copy(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     frozen.requires_grad_(False)
     frozen.set_training_mode(False)
     return frozen
+
+
+def has_closed_form(policy: ActorCriticPolicy) -> bool:
+    """Whether :func:`policy_kl` between two of this policy's kind needs no actions; tried on two observations."""
+    observations = obs_as_tensor(two_observations(policy.observation_space), policy.device)
+    episode = th.arange(2, device=policy.device)
+    with th.no_grad(), evaluation_mode(policy):
+        distribution = action_distribution(policy, Steps(observations, episode, episode=episode))
+        try:
+            policy_kl(distribution, distribution)
+        except NotImplementedError:
+            return False
+    return True
 
 
 class Divergence:

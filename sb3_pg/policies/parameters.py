@@ -22,7 +22,7 @@ def own_parameters_of_critic(policy: ActorCriticPolicy) -> list[nn.Parameter]:
     """
     parameters = [parameter for parameter in policy.parameters() if parameter.is_floating_point()]
     frozen = [parameter for parameter in parameters if not parameter.requires_grad]
-    observations = obs_as_tensor(_two_observations(policy.observation_space), policy.device)
+    observations = obs_as_tensor(two_observations(policy.observation_space), policy.device)
     devices = [policy.device] if policy.device.type == "cuda" else []
     with th.random.fork_rng(devices), distribution_left_alone(policy), evaluation_mode(policy), th.enable_grad():
         for parameter in frozen:
@@ -45,10 +45,10 @@ def own_parameters_of_critic(policy: ActorCriticPolicy) -> list[nn.Parameter]:
     return [parameter for parameter in parameters if parameter in of_values and parameter not in of_distribution]
 
 
-def _two_observations(space: spaces.Space[object]) -> np.ndarray | dict[str, np.ndarray]:
+def two_observations(space: spaces.Space[object]) -> np.ndarray | dict[str, np.ndarray]:
     """Of that space, and always the same; not of zeros, which a network may divide by."""
     if isinstance(space, spaces.Dict):
-        return {key: np.asarray(_two_observations(part)) for key, part in space.spaces.items()}
+        return {key: np.asarray(two_observations(part)) for key, part in space.spaces.items()}
     if not isinstance(space, spaces.Box):
         return np.zeros((2, *(space.shape or ())), dtype=space.dtype)
     share = np.random.default_rng(0).uniform(size=(2, *space.shape))

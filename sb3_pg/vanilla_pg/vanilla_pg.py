@@ -12,6 +12,7 @@ from torch import nn
 
 from sb3_pg.common.arguments import VALUE_BATCH_SIZE, VALUE_LEARNING_RATE, check_kwargs
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
+from sb3_pg.common.reference import Reference, ReferencePenalty
 from sb3_pg.common.whole_updates import all_or_nothing
 from sb3_pg.data.batch import Baseline, EpisodeBatch, IncompleteEpisodes, Returns
 from sb3_pg.data.checks import check_bool
@@ -109,6 +110,9 @@ class VanillaPG(PolicyGradientAlgorithm):
         target_kl: float | None = None,
         line_search_max_iter: int = 10,
         line_search_shrinking_factor: float = 0.8,
+        reference_policy: Reference | None = None,
+        reference_coef: float | Schedule = 0.1,
+        reference_penalty: ReferencePenalty = "reward",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -151,6 +155,9 @@ class VanillaPG(PolicyGradientAlgorithm):
             normalize_value=normalize_value,
             micro_batch_size=micro_batch_size,
             log_gradient_variance=log_gradient_variance,
+            reference_policy=reference_policy,
+            reference_coef=reference_coef,
+            reference_penalty=reference_penalty,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,

@@ -30,9 +30,10 @@ from sb3_pg.data.checks import (
     is_number,
 )
 from sb3_pg.estimators import BATCH_BASELINES, LossReduction
+from sb3_pg.estimators.baselines import GROUP_BASELINE
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 
-BASELINES = ("none", *BATCH_BASELINES, "optimal", "value")
+BASELINES = ("none", *BATCH_BASELINES, GROUP_BASELINE, "optimal", "value")
 #: Steps of an iteration in all environments together, where an algorithm is not told how many each shall take, and the
 #: fewest for each of them: with very many environments episodes would be cut into pieces of a few steps.
 BATCH_STEPS, FEWEST_STEPS = 2048, 64
@@ -262,7 +263,7 @@ def check_normalization(
 def check_episodes(n_episodes: int | None, baseline: object) -> None:
     """Refuse a number of episodes that is none, or too small for the baseline."""
     check_positive_int("n_episodes", n_episodes, or_none=True)
-    if n_episodes == 1 and isinstance(baseline, str) and baseline in (*BATCH_BASELINES, "optimal"):
+    if n_episodes == 1 and isinstance(baseline, str) and baseline in (*BATCH_BASELINES, GROUP_BASELINE, "optimal"):
         raise ValueError(
             f"baseline={baseline!r} compares episodes of one iteration, and n_episodes=1 leaves none to compare with: "
             "write n_episodes >= 2, or baseline='none' or 'value'"

@@ -78,7 +78,8 @@ class PolicyGradientAlgorithm(SavedAlgorithm):
         says, and there is no update before the quota is filled. None: every episode that ends within ``n_steps``.
     :param returns: ``"reward_to_go"``, ``"total"`` or ``"gae"``: what a step is credited with
     :param baseline: what is subtracted from it: ``"none"``, ``"batch_mean"``, ``"time_mean"``, ``"leave_one_out"``,
-        ``"time_leave_one_out"``, ``"optimal"`` (two backward passes an episode), ``"value"`` (a learned critic), a
+        ``"time_leave_one_out"``, ``"group_leave_one_out"`` (of the episodes that began with the same observation, such
+        as completions of one prompt), ``"optimal"`` (two backward passes an episode), ``"value"`` (a learned critic), a
         number, or a callable from a :class:`~sb3_pg.data.batch.ReturnsBatch` to ``(n_rows,)`` values or to one for all
     :param discount_gradient: weight step t by gamma^t. With gamma < 1 only then is the estimate the gradient of the
         discounted return from the start; without it, as is usual, it is the gradient of no objective, but learns

@@ -54,6 +54,30 @@ def leave_one_out(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum = 
     return ((total - own) / (count - 1))[episodes.episode]
 
 
+def group_leave_one_out(
+    returns: th.Tensor, episodes: EpisodeIndex, group: th.Tensor, all_sum: AllSum = alone
+) -> th.Tensor:
+    """b_i = mean of G_j over the others of its group, or where it has none, of all others. Unbiased.
+
+    Episodes of a group begin alike, such as completions of one prompt: what is common to them is no merit of an action.
+    As in RLOO (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740), and without GRPO's division by the group's
+    deviation, which is biased towards prompts whose returns hardly differ.
+
+    :param returns: ``(n_rows,)``
+    :param group: ``(n_episodes,)`` numbers from 0, of this worker's groups: others have theirs
+    :return: ``(n_rows,)``; 0 for an episode that is the only one of all
+    """
+    check_rows("group", group, episodes.n_episodes)
+    total, count = _episode_totals(returns, episodes, all_sum)
+    own = returns[episodes.first_row]
+    zeros = own.new_zeros(int(group.max()) + 1 if len(group) else 0)
+    group_total, group_count = zeros.index_add(0, group, own), zeros.index_add(0, group, th.ones_like(own))
+    others, companions = count - 1, group_count[group] - 1
+    of_all = (total - own) / others.clamp(min=1)
+    of_group = (group_total[group] - own) / companions.clamp(min=1)
+    return th.where(companions > 0, of_group, th.where(others > 0, of_all, 0.0))[episodes.episode]
+
+
 def time_mean(returns: th.Tensor, episodes: EpisodeIndex, all_sum: AllSum = alone) -> th.Tensor:
     """b_t = mean of G[j,t] over the episodes j that are still alive at t.
 
@@ -97,6 +121,8 @@ def optimal_constant(dots: th.Tensor, score_sq_norms: th.Tensor, all_sum: AllSum
     return th.where(norm > 0, weighted / norm, 0.0)
 
 
+#: The baseline that needs to know which episodes begin alike, by its name.
+GROUP_BASELINE = "group_leave_one_out"
 #: The baselines that need nothing but the returns of the batch, by the name that the algorithms' ``baseline`` takes.
 BATCH_BASELINES: dict[str, Callable[[th.Tensor, EpisodeIndex, AllSum], th.Tensor]] = {
     "batch_mean": batch_mean,

@@ -15,6 +15,7 @@ from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.estimators import EpisodeIndex
 from sb3_pg.imitation.demonstrations import Demonstration, Observation
 from sb3_pg.policies.evaluation import extras_of
+from sb3_pg.policies.sequence.sequences import remembering
 
 
 def batch_of(model: OnPolicyAlgorithm, episodes: list[Demonstration]) -> EpisodeBatch:
@@ -60,8 +61,11 @@ def policy_of(model: Any) -> ActorCriticPolicy:
             f"only an on-policy model says how likely an action is (REINFORCE, VanillaPG, PPO, A2C ...), got "
             f"{type(model).__name__}"
         )
-    if hasattr(policy, "lstm_actor"):
-        raise ValueError(f"{type(policy).__name__} keeps a state between steps, which cloning does not follow")
+    if hasattr(policy, "lstm_actor") and remembering(policy) is None:
+        raise ValueError(
+            f"{type(policy).__name__} keeps a state between steps, and cannot be asked about whole episodes: give a "
+            "model of this package, whose recurrent policies can"
+        )
     return cast("ActorCriticPolicy", policy)
 
 

@@ -18,6 +18,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from sb3_pg.data.batch import Baseline, Edit, EpisodeBatch, IncompleteEpisodes, Observations, Returns
 from sb3_pg.data.checks import check_bool, check_choice, check_positive_int, is_number
 from sb3_pg.estimators import BATCH_BASELINES, EpisodeIndex
+from sb3_pg.estimators.baselines import GROUP_BASELINE
 from sb3_pg.rollout.columns import ColumnsOnDemand
 from sb3_pg.rollout.credit import credit_of
 from sb3_pg.rollout.memories import Memories
@@ -25,7 +26,7 @@ from sb3_pg.rollout.recording import StepRecorder
 from sb3_pg.rollout.running import FoundEpisodes, Running
 from sb3_pg.rollout.timeline import EXTRA, Timeline, by_time
 
-BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES)
+BUFFER_BASELINES = ("none", "value", *BATCH_BASELINES, GROUP_BASELINE)
 #: Least number of steps after which an episode that never ends is cut.
 MIN_CUT_LENGTH = 10_000
 
@@ -45,10 +46,10 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
     :param buffer_size: most steps of a rollout, per environment
     :param returns: ``"reward_to_go"``, ``"total"`` or ``"gae"``
     :param baseline: ``"none"``, ``"value"``, ``"batch_mean"``, ``"time_mean"``, ``"leave_one_out"``,
-        ``"time_leave_one_out"``, a number, or a callable from a :class:`~sb3_pg.data.batch.ReturnsBatch` to
-        ``(n_rows,)`` values, or to one for all rows. Where a leave-one-out baseline has no other episode to look at, it
-        is 0. With reward-to-go prefer ``"time_mean"``: ``"batch_mean"``, the mean of the episodes' *total* returns,
-        is above what late steps still earn, and can be noisier than no baseline.
+        ``"time_leave_one_out"``, ``"group_leave_one_out"``, a number, or a callable from a
+        :class:`~sb3_pg.data.batch.ReturnsBatch` to ``(n_rows,)`` values, or to one for all rows. Where a leave-one-out
+        baseline has no other episode to look at, it is 0. With reward-to-go prefer ``"time_mean"``: ``"batch_mean"``,
+        the mean of the episodes' *total* returns, is above what late steps still earn, and can be noisier than none.
     :param incomplete_episodes: what an episode cut by the rollout's edge is worth. ``"carry"``: nothing until it ends
         in a later rollout, then all of it. ``"bootstrap"``: what was earned, plus the critic's value of the rest.
         ``"truncate"``: what was earned. ``"drop"``: nothing (no row of it is trained on), which favours short ones.

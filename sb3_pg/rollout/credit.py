@@ -10,7 +10,7 @@ from sb3_pg.data.batch import Baseline, Credit, EpisodeBatch, Returns, ReturnsBa
 from sb3_pg.data.checks import is_number
 from sb3_pg.data.distributed import ragged_sum
 from sb3_pg.estimators import BATCH_BASELINES, generalized_advantage, reward_to_go, total_return
-from sb3_pg.estimators.baselines import AllSum, alone
+from sb3_pg.estimators.baselines import GROUP_BASELINE, AllSum, alone, group_leave_one_out
 from sb3_pg.estimators.episodes import check_rows
 
 
@@ -57,7 +57,18 @@ def baseline_of(
     is_alone = int(all_sum(th.as_tensor(batch.episodes.n_episodes))) == 1
     if baseline == "none" or (is_alone and baseline == "leave_one_out"):
         return th.zeros_like(earned)
+    if baseline == GROUP_BASELINE:
+        return group_leave_one_out(earned, batch.episodes, groups_of(batch), all_sum)
     return BATCH_BASELINES[str(baseline)](earned, batch.episodes, all_sum)
+
+
+def groups_of(batch: EpisodeBatch) -> th.Tensor:
+    """``(n_episodes,)`` numbers from 0: episodes whose first observations are equal are a group."""
+    first = batch.episodes.first_row
+    parts = batch.observations.values() if isinstance(batch.observations, dict) else [batch.observations]
+    rows = th.cat([part[first].reshape(len(first), -1).double() for part in parts], dim=1)
+    group: th.Tensor = rows.unique(dim=0, return_inverse=True)[1] if len(rows) else first
+    return group
 
 
 def _values_of(baseline: Baseline, batch: EpisodeBatch, earned: th.Tensor) -> th.Tensor:

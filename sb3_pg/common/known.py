@@ -27,7 +27,7 @@ from torch import nn
 
 from sb3_pg.common.unpickling import Known, RefusedError, name_of
 from sb3_pg.data.checks import is_number
-from sb3_pg.policies import actor, critic, maskable
+from sb3_pg.policies import actor, critic, diffusion, maskable
 from sb3_pg.policies.sequence import attention, masked, recurrent
 from sb3_pg.rollout import buffers as episode_buffers
 
@@ -56,6 +56,7 @@ SAID: tuple[tuple[Any, type], ...] = (
     (critic, policies.ActorCriticPolicy),
     (critic, maskable_policies.MaskableActorCriticPolicy),
     (maskable, maskable_policies.MaskableActorCriticPolicy),
+    (diffusion, policies.ActorCriticPolicy),
     (recurrent, policies.ActorCriticPolicy),
     (attention, policies.ActorCriticPolicy),
     (masked, policies.ActorCriticPolicy),

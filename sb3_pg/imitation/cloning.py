@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
@@ -18,6 +19,7 @@ from sb3_pg.estimators import reward_to_go, score_function_surrogate
 from sb3_pg.imitation.batch import batch_of, policy_of
 from sb3_pg.imitation.demonstrations import Demonstration, demonstrations_from
 from sb3_pg.policies.actor import WithoutCritic
+from sb3_pg.policies.diffusion import Diffusion
 from sb3_pg.policies.evaluation import wants_whole_episodes
 from sb3_pg.policies.passes import all_values
 from sb3_pg.update.gradient import Objective, accumulate_gradient
@@ -117,6 +119,7 @@ def _epoch(
         return -score_function_surrogate(log_prob, weights[part.rows][where], divisor)
 
     total = 0.0
+    batch = with_latents(policy, batch)
     for part in minibatches(batch, batch_size, wants_whole_episodes(policy)):
         divisor = weights.new_tensor(part.n_rows)
         optimizer.zero_grad()
@@ -126,6 +129,13 @@ def _epoch(
         optimizer.step()
         total += float(losses.policy) * part.n_rows
     return total / batch.n_rows
+
+
+def with_latents(policy: ActorCriticPolicy, batch: EpisodeBatch) -> EpisodeBatch:
+    """The batch with what its actions may have come of, drawn anew, for a policy that has to be told such a thing."""
+    if not isinstance(policy, Diffusion):
+        return batch
+    return replace(batch, extras={**batch.extras, **policy.latents_of(batch.actions)})
 
 
 def exponential_weights(earned: th.Tensor, temperature: float, max_weight: float) -> th.Tensor:

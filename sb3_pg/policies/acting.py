@@ -21,13 +21,14 @@ class Actor(Protocol):
     """Draws actions step by step, and says afterwards how likely they were.
 
     ``obs_tensor``, ``values`` and ``log_probs`` are those of the last step, or None. ``memory`` is what the policy
-    remembers of the running episodes, None of one that does not.
+    remembers of the running episodes, None of one that does not, and ``latents`` what the last actions came of.
     """
 
     obs_tensor: th.Tensor | dict[str, th.Tensor] | None
     values: th.Tensor | None
     log_probs: th.Tensor | None
     memory: Memory | None
+    latents: Mapping[str, np.ndarray]
 
     def act(self, obs: np.ndarray | dict[str, np.ndarray], extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
         """Draw ``(n_envs, *action_shape)`` actions.
@@ -51,6 +52,7 @@ class PolicyActor:
     def __init__(self, policy: ActorCriticPolicy, memory: Memory | None = None):
         self._policy = policy
         self.memory = memory
+        self.latents: Mapping[str, np.ndarray] = NO_EXTRAS
         self._evaluations: list[tuple[th.Tensor, th.Tensor]] = []
         self.obs_tensor: th.Tensor | dict[str, th.Tensor] | None = None
         self.values: th.Tensor | None = None
@@ -60,11 +62,12 @@ class PolicyActor:
         """See :class:`Actor`."""
         with th.no_grad():
             self.obs_tensor = obs_as_tensor(obs, self._policy.device)
-            actions, values, log_probs, self.memory = act(self._policy, self.obs_tensor, extras, self.memory)
-        self.values, self.log_probs = values, log_probs
-        self._evaluations.append((values.flatten(), log_probs))
-        drawn: np.ndarray = actions.cpu().numpy()
-        return drawn
+            drawn = act(self._policy, self.obs_tensor, extras, self.memory)
+        self.memory, self.values, self.log_probs = drawn.memory, drawn.values, drawn.log_probs
+        self.latents = {name: latent.cpu().numpy() for name, latent in drawn.latents.items()}
+        self._evaluations.append((drawn.values.flatten(), drawn.log_probs))
+        actions: np.ndarray = drawn.actions.cpu().numpy()
+        return actions
 
     def watch(self) -> None:
         """See :class:`Actor`."""

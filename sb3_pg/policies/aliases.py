@@ -13,6 +13,14 @@ from sb3_pg.policies.critic import (
     MaskableMultiInputCriticPolicy,
     MultiInputCriticPolicy,
 )
+from sb3_pg.policies.diffusion import (
+    DiffusionActorCnnPolicy,
+    DiffusionActorPolicy,
+    DiffusionCriticCnnPolicy,
+    DiffusionCriticPolicy,
+    MultiInputDiffusionActorPolicy,
+    MultiInputDiffusionCriticPolicy,
+)
 from sb3_pg.policies.maskable import MaskableActorCnnPolicy, MaskableActorPolicy, MaskableMultiInputActorPolicy
 from sb3_pg.policies.sequence.attention import (
     AttentionActorCnnPolicy,
@@ -56,6 +64,9 @@ WITHOUT_CRITIC: dict[str, type[BasePolicy]] = {
     "MlpAttentionPolicy": AttentionActorPolicy,
     "CnnAttentionPolicy": AttentionActorCnnPolicy,
     "MultiInputAttentionPolicy": MultiInputAttentionActorPolicy,
+    "MlpDiffusionPolicy": DiffusionActorPolicy,
+    "CnnDiffusionPolicy": DiffusionActorCnnPolicy,
+    "MultiInputDiffusionPolicy": MultiInputDiffusionActorPolicy,
 }
 #: Where one is.
 WITH_CRITIC: dict[str, type[BasePolicy]] = {
@@ -68,6 +79,9 @@ WITH_CRITIC: dict[str, type[BasePolicy]] = {
     "MlpAttentionPolicy": AttentionCriticPolicy,
     "CnnAttentionPolicy": AttentionCriticCnnPolicy,
     "MultiInputAttentionPolicy": MultiInputAttentionCriticPolicy,
+    "MlpDiffusionPolicy": DiffusionCriticPolicy,
+    "CnnDiffusionPolicy": DiffusionCriticCnnPolicy,
+    "MultiInputDiffusionPolicy": MultiInputDiffusionCriticPolicy,
 }
 MASKABLE: dict[type[BasePolicy], type[BasePolicy]] = {
     ActorPolicy: MaskableActorPolicy,

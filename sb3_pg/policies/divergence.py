@@ -20,7 +20,7 @@ from sb3_pg.data.distributed import all_count, all_sum, failing_together
 from sb3_pg.data.minibatches import Minibatch, whole_batch
 from sb3_pg.estimators import kl_estimate
 from sb3_pg.policies.contexts import evaluation_mode
-from sb3_pg.policies.evaluation import action_distribution, pieces_for
+from sb3_pg.policies.evaluation import NO_EXTRAS, act, action_distribution, empty_memory, pieces_for
 from sb3_pg.policies.parameters import two_observations
 
 Rows = slice | th.Tensor
@@ -98,8 +98,9 @@ def has_closed_form(policy: ActorCriticPolicy) -> bool:
     """Whether :func:`policy_kl` between two of this policy's kind needs no actions; tried on two observations."""
     observations = obs_as_tensor(two_observations(policy.observation_space), policy.device)
     episode = th.arange(2, device=policy.device)
-    with th.no_grad(), evaluation_mode(policy):
-        distribution = action_distribution(policy, Steps(observations, episode, episode=episode))
+    with th.random.fork_rng(devices=[]), th.no_grad(), evaluation_mode(policy):
+        drawn = act(policy, observations, NO_EXTRAS, empty_memory(policy, 2))
+        distribution = action_distribution(policy, Steps(observations, drawn.actions, drawn.latents, episode))
         try:
             policy_kl(distribution, distribution)
         except NotImplementedError:

@@ -5,6 +5,7 @@ names it:
 
 - ``takes_extras``: names of extras that ``forward``, ``evaluate_actions`` and ``get_distribution`` take, as keyword
   arguments of these names;
+- ``latents``: those of the last ``forward`` that were not given, but drawn on the way to the actions;
 - ``values_take_extras``: those that ``predict_values`` takes;
 - ``whole_episodes``: True for a policy that has to see whole episodes. It is then given, in every minibatch and every
   piece of one, rows of whole episodes, one after the other.
@@ -17,6 +18,7 @@ ones take ``action_masks``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -64,10 +66,28 @@ def empty_memory(policy: ActorCriticPolicy, n: int) -> Memory | None:
     return None if (one := remembering(policy)) is None else one.empty_memory(n)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What a policy does in a step.
+
+    :param actions: ``(n_envs, *action_shape)``
+    :param values: ``(n_envs, 1)``
+    :param log_probs: ``(n_envs,)``
+    :param memory: what it knows after the step, None of one that does not remember
+    :param latents: name -> ``(n_envs, ...)`` what the actions came of, which it is told again among the extras
+    """
+
+    actions: th.Tensor
+    values: th.Tensor
+    log_probs: th.Tensor
+    memory: Memory | None
+    latents: Mapping[str, th.Tensor]
+
+
 def act(
     policy: ActorCriticPolicy, observations: Observations, extras: Mapping[str, Any], memory: Memory | None = None
-) -> tuple[th.Tensor, th.Tensor, th.Tensor, Memory | None]:
-    """Actions drawn, ``(n_envs, *action_shape)``, values ``(n_envs, 1)``, log-probs ``(n_envs,)``, what is known now.
+) -> Drawn:
+    """Draw actions.
 
     :param extras: name -> ``(n_envs, ...)`` arrays
     :param memory: what was known before, of a policy that remembers
@@ -77,9 +97,9 @@ def act(
         tensors = {name: th.as_tensor(value, device=policy.device) for name, value in extras.items()}
         told = _taken(extras_of(policy), tensors)
     if memory is not None and (one := remembering(policy)) is not None:
-        return one.step(observations, memory, **told)
+        return Drawn(*one.step(observations, memory, **told), NO_EXTRAS)
     actions, values, log_probs = policy(observations, **told)
-    return actions, values, log_probs, None
+    return Drawn(actions, values, log_probs, None, getattr(policy, "latents", NO_EXTRAS))
 
 
 def next_values(policy: ActorCriticPolicy, observations: Observations, memory: Memory | None) -> th.Tensor:

@@ -38,6 +38,7 @@ class FastActor(ABC):
 
     # What a callback knows from SB3's locals; a fast actor has none of it before the rollout's end
     obs_tensor = values = log_probs = memory = None
+    latents = NO_EXTRAS
     #: ``(n_steps, n_envs, ...)`` what was drawn: a callback may edit the actions that it was given
     _drawn: th.Tensor
 

@@ -29,11 +29,11 @@ def own_parameters_of_critic(policy: ActorCriticPolicy) -> list[nn.Parameter]:
             parameter.requires_grad_(True)
         try:
             with th.no_grad():
-                actions = act(policy, observations, NO_EXTRAS, empty_memory(policy, 2))[0]
+                drawn = act(policy, observations, NO_EXTRAS, empty_memory(policy, 2))
             # As a rollout buffer gives them
             is_discrete = isinstance(policy.action_space, spaces.Discrete)
-            actions = actions.long().flatten() if is_discrete else actions.flatten(1)
-            steps = Steps(observations, actions, episode=th.arange(2, device=policy.device))
+            actions = drawn.actions.long().flatten() if is_discrete else drawn.actions.flatten(1)
+            steps = Steps(observations, actions, drawn.latents, episode=th.arange(2, device=policy.device))
             values, log_prob, entropy = evaluate_actions(policy, steps)
             of_values = _on_which_depends(values, parameters)
             of_distribution = _on_which_depends(log_prob, parameters)

@@ -104,14 +104,15 @@ class RolloutActor:
         :param episode_starts: ``(n_envs,)`` bool, where an episode begins
         :raises ValueError: which names the policy's parameters that are not finite, if it is they that draw none
         """
-        if self._masks is not None:
-            self.extras = {ACTION_MASKS: self._masks.read()}
+        told = NO_EXTRAS if self._masks is None else {ACTION_MASKS: self._masks.read()}
         if self._actor.memory is not None:
             self._actor.memory = forgotten(self._actor.memory, episode_starts)
             if self._buffer.pos == 0:  # the one place where an episode may begin in its middle
                 self._buffer.first_memory = {name: part.cpu().numpy() for name, part in self._actor.memory.items()}
         try:
-            return self._actor.act(obs, self.extras)
+            actions = self._actor.act(obs, told)
+            self.extras = {**told, **self._actor.latents} if self._actor.latents else told
+            return actions
         except (ValueError, RuntimeError) as error:  # PyTorch's, of parameters that are no distribution's
             check_parameters(self._policy, error)
             raise

@@ -134,10 +134,10 @@ class Player:
             self._explore(len(steps))
             extras = NO_EXTRAS if masks is None else {ACTION_MASKS: masks.read()}
             _note(steps.observations, _parts(obs))
-            _note(steps.extras, extras)
             if actor.memory is not None:
                 actor.memory = forgotten(actor.memory, starts)
             drawn, memory = actor.act(obs, extras), actor.memory
+            _note(steps.extras, {**extras, **actor.latents})
             steps.actions.append(np.array(drawn))
             obs, rewards, dones, infos = env.step(self._for_env(drawn))
             check_finite("The reward", rewards, env.num_envs, len(steps) + 1)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from sb3_pg.data.checks import check_choice, check_positive, check_positive_int, is_number
 from sb3_pg.estimators import EPISODE_LEVELS, LEVELS
 from sb3_pg.update.trust_region import KLConstraint
 
 ReusedAdvantages = Literal["stored", "vtrace"]
+#: PPO's clip, where an algorithm has one by default. A user's 0.2 is another object.
+CLIP_RANGE = 0.2
+
+
+def clip_default(
+    clip_range: Any, importance: str, max_weight: float | None, self_normalize: bool, defensive_coef: float
+) -> Any:
+    """What ``clip_range`` is: the default means None where the weights are bounded, or multiplied, in another way."""
+    is_bounded = max_weight is not None or self_normalize is True or defensive_coef != 0
+    return None if clip_range is CLIP_RANGE and (importance != "timestep" or is_bounded) else clip_range
 
 
 def check_epochs(n_epochs: int, batch_size: int | None, normalize_advantage: bool) -> None:

@@ -27,12 +27,14 @@ from sb3_pg.estimators import (
     score_function_surrogate,
 )
 from sb3_pg.off_policy_ispg.arguments import (
+    CLIP_RANGE,
     ReusedAdvantages,
     check_critic_of_ispg,
     check_epochs,
     check_importance,
     check_reuse,
     check_trust_region,
+    clip_default,
 )
 from sb3_pg.off_policy_ispg.trainer import ImportanceTrainer
 from sb3_pg.off_policy_ispg.update import ScoreWeights, Step, mean_of
@@ -55,14 +57,14 @@ class OffPolicyISPG(ImportanceTrainer):
 
     Prefer it where batches are large or updates must stay near: several bounded steps get more out of a large batch
     than one does (``docs/results/samples.md``). Prefer REINFORCE or VanillaPG where the update must be the textbook's,
-    and VanillaPG where batches can be small. With ``clip_range=0.2, batch_size=64`` and PPO's other
-    settings it is PPO. What was tried for the defaults: ``benchmarks/defaults.py``.
+    and VanillaPG where batches can be small. With ``batch_size=64`` and PPO's other settings it is PPO. What was tried for the defaults: ``benchmarks/defaults.py``.
 
     :param batch_size: rows of a gradient step, drawn anew each epoch; None: the whole batch. The levels of whole
         episodes take as many episodes as it needs to fill it.
     :param n_epochs: passes over the batch, hence gradient steps if ``batch_size`` is None
     :param clip_range: epsilon of PPO's objective (or a schedule), None for weights without it. The ratio that it clips
-        is that to the policy at the beginning of the update.
+        is that to the policy at the beginning of the update. By default 0.2, or None where the level of the weights,
+        ``max_weight``, ``self_normalize`` or ``defensive_coef`` says how they are bounded.
     :param clip_range_vf: most that the critic's loss sees of a value's move in an update (or a schedule), as in SB3's
         PPO; None for all of it
     :param normalize_advantage: over the rows of each gradient step, as in SB3's PPO
@@ -104,7 +106,7 @@ class OffPolicyISPG(ImportanceTrainer):
         n_epochs: int = 10,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
-        clip_range: float | Schedule | None = None,
+        clip_range: float | Schedule | None = CLIP_RANGE,
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool = False,
         ent_coef: float | Schedule = 0.0,
@@ -155,6 +157,7 @@ class OffPolicyISPG(ImportanceTrainer):
             incomplete_episodes = "carry"
         if importance == "per_decision" and returns is None:
             returns = "reward_to_go"
+        clip_range = clip_default(clip_range, importance, max_weight, self_normalize, defensive_coef)
         super().__init__(
             policy,
             env,

@@ -43,7 +43,7 @@ from sb3_pg.policies.critic import (
     MaskableMultiInputCriticPolicy,
 )
 from sb3_pg.policies.evaluation import evaluate_actions
-from sb3_pg.policies.fast_actor import CategoricalActor
+from sb3_pg.policies.fast.fast_actor import CategoricalActor
 from sb3_pg.rollout.acting import RolloutActor
 from tests.helpers.environments import DiaryEnv, diary
 from tests.helpers.masks import (

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from sb3_pg import ActorPolicy, OffPolicyISPG, VanillaPG
-from sb3_pg.policies.stock import is_stock
+from sb3_pg.policies.fast.stock import is_stock
 from sb3_pg.update.natural_gradient import FisherMatrix, make_natural
 from tests.helpers.environments import diary
 from tests.helpers.models import JOINT_CRITIC, OWN_CRITIC, TINY, every_algorithm, make

@@ -18,7 +18,7 @@ from sb3_pg import ActorPolicy, EpisodeRolloutBuffer
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
 from sb3_pg.policies import acting
 from sb3_pg.policies.acting import actor_of
-from sb3_pg.policies.stock import is_stock
+from sb3_pg.policies.fast.stock import is_stock
 from tests.helpers.models import JOINT_CRITIC, MONTE_CARLO, Algorithm, every_algorithm, make
 
 

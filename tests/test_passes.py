@@ -12,9 +12,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_pg import ActorPolicy
 from sb3_pg.data.batch import Steps
 from sb3_pg.data.minibatches import CACHE_ROWS
-from sb3_pg.policies.kept_critic import KeptCritic
+from sb3_pg.policies.fast.kept_critic import KeptCritic
+from sb3_pg.policies.fast.stock import is_stock
 from sb3_pg.policies.passes import Passes
-from sb3_pg.policies.stock import is_stock
 from tests.helpers.gradients import gradient_in
 
 N_ROWS = 50

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from benchmarks.speed.timing import markdown
 from benchmarks.speed.workloads import N_STEPS, batched, dummy, new_model
 from sb3_pg import REINFORCE
-from sb3_pg.policies.fast_actor import FastActor
+from sb3_pg.policies.fast.fast_actor import FastActor
 
 #: What is timed: a label, and where the methods are that it stands for
 Parts = dict[str, list[tuple[object, str]]]

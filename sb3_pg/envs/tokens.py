@@ -5,7 +5,7 @@ What language models are tuned in (Ouyang et al. 2022, arXiv 2203.02155), of a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -14,10 +14,15 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from sb3_pg.data.checks import check_positive_int
-
 #: From the prompt and the completion to what this is worth.
 RewardModel = Callable[[tuple[int, ...], tuple[int, ...]], float]
+
+
+def check_sizes(sizes: Mapping[str, object]) -> None:
+    """Refuse what is no number of things."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {size!r}")
 
 
 class _Task:
@@ -34,9 +39,8 @@ class _Task:
         context_length: int | None,
     ):
         longest = max((len(prompt) for prompt in prompts), default=0)
-        for name, value in {"n_tokens": n_tokens, "max_tokens": max_tokens, "group_size": group_size}.items():
-            check_positive_int(name, value)
-        check_positive_int("context_length", context_length, or_none=True)
+        sizes = {"n_tokens": n_tokens, "max_tokens": max_tokens, "group_size": group_size}
+        check_sizes(sizes | ({} if context_length is None else {"context_length": context_length}))
         if not prompts:
             raise ValueError("prompts must have at least one, got none: write [[]] for completions of nothing")
         tokens = {token for prompt in prompts for token in prompt} | (set() if end_token is None else {end_token})
@@ -141,7 +145,7 @@ class TokenVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         context_length: int | None = None,
     ):
         self.task = _Task(n_tokens, reward_model, max_tokens, prompts, end_token, group_size, context_length)
-        check_positive_int("num_envs", num_envs)
+        check_sizes({"num_envs": num_envs})
         if num_envs % group_size != 0:
             raise ValueError(f"num_envs={num_envs} must be a multiple of group_size={group_size}")
         self.num_envs = num_envs

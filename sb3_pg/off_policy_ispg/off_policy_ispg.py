@@ -57,7 +57,8 @@ class OffPolicyISPG(ImportanceTrainer):
 
     Prefer it where batches are large or updates must stay near: several bounded steps get more out of a large batch
     than one does (``docs/results/samples.md``). Prefer REINFORCE or VanillaPG where the update must be the textbook's,
-    and VanillaPG where batches can be small. With ``batch_size=64`` and PPO's other settings it is PPO. What was tried for the defaults: ``benchmarks/defaults.py``.
+    and VanillaPG where batches can be small. With ``batch_size=64`` and PPO's other settings it is PPO. What was tried
+    for the defaults: ``benchmarks/defaults.py``.
 
     :param batch_size: rows of a gradient step, drawn anew each epoch; None: the whole batch. The levels of whole
         episodes take as many episodes as it needs to fill it.
@@ -198,16 +199,12 @@ class OffPolicyISPG(ImportanceTrainer):
             _init_setup_model=False,
         )
         self.batch_size, self.n_epochs = batch_size, n_epochs
-        self.clip_range = clip_range
-        self.clip_range_vf = clip_range_vf
-        self.target_kl = target_kl
+        self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
+        self.target_kl, self.kl_coef = target_kl, kl_coef
         self.kl_constraint: KLConstraint = kl_constraint
-        self.kl_coef = kl_coef
         self.importance: Importance = importance
-        self.max_weight = max_weight
-        self.self_normalize = self_normalize
-        self.defensive_coef = defensive_coef
-        self.min_ess = min_ess
+        self.max_weight, self.min_ess = max_weight, min_ess
+        self.self_normalize, self.defensive_coef = self_normalize, defensive_coef
         self.n_reused_batches = n_reused_batches
         self.reused_advantages: ReusedAdvantages = reused_advantages
         self.vtrace_max_ratio = vtrace_max_ratio

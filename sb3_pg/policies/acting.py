@@ -12,9 +12,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg.policies.evaluation import NO_EXTRAS, act, empty_memory
-from sb3_pg.policies.fast_actor import CategoricalActor, GaussianActor
+from sb3_pg.policies.fast.fast_actor import CategoricalActor, GaussianActor
+from sb3_pg.policies.fast.stock import is_stock
 from sb3_pg.policies.sequence.sequences import Memory
-from sb3_pg.policies.stock import is_stock
 
 
 class Actor(Protocol):

@@ -21,8 +21,8 @@ from sb3_pg.estimators import EpisodeIndex
 from sb3_pg.policies.actor import WithoutCritic
 from sb3_pg.policies.contexts import distribution_left_alone, evaluation_mode
 from sb3_pg.policies.evaluation import evaluate_actions, pieces_for, predict_values
+from sb3_pg.policies.fast.stock import is_stock, layers, log_prob_and_entropy
 from sb3_pg.policies.sequence.sequences import remembering
-from sb3_pg.policies.stock import is_stock, layers, log_prob_and_entropy
 
 
 class Passes:

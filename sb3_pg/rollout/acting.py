@@ -122,11 +122,6 @@ class RolloutActor:
         """Observations, values and log-probs of the last step, as tensors; None while a fast actor is at work."""
         return self._actor.obs_tensor, self._actor.values, self._actor.log_probs
 
-    @property
-    def memory(self) -> Memory | None:
-        """What a policy that remembers knows after the last step."""
-        return self._actor.memory
-
     def next_values(self, observations: Observations, envs: slice = slice(None)) -> th.Tensor:
         """``(n,)`` the critic's value of what some environments observed after the last step."""
         memory = self._actor.memory
@@ -140,11 +135,15 @@ class RolloutActor:
             self._end()
             self._begin(policy, self._actor.memory)
 
-    def finish(self) -> None:
-        """Give the buffer what it has not been given step by step."""
+    def finish(self) -> Memory | None:
+        """Give the buffer what it has not been given step by step.
+
+        :return: what a policy that remembers knows after the last step
+        """
         if self._buffer.takes_facts:
             self._end()
             self._buffer.add_evaluation(*(th.cat(column) for column in zip(*self._evaluations, strict=True)))
+        return self._actor.memory
 
     def _end(self) -> None:
         if self._buffer.takes_facts and self._first < self._buffer.pos:

@@ -65,8 +65,8 @@ class EpisodeCollector(ResumableAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        memory = self._last_memory
-        actor = RolloutActor(self.policy, buffer, n_rollout_steps, callback, env, self.use_masking, memory)
+        given = (callback, env, self.use_masking, self._last_memory)
+        actor = RolloutActor(self.policy, buffer, n_rollout_steps, *given)
         statistics = NormalizerStatistics(env)
 
         while n_steps < n_rollout_steps and not buffer.quota_filled:
@@ -106,8 +106,7 @@ class EpisodeCollector(ResumableAlgorithm):
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = np.array(dones, dtype=bool)
 
-        actor.finish()
-        self._last_memory = actor.memory
+        self._last_memory = actor.finish()
         self._check_policy(buffer)
         self._keep_edge(buffer)
         buffer.compute_returns_and_advantage(self._edge_values(actor), self._last_episode_starts)  # type: ignore[arg-type]

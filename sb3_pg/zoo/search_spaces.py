@@ -133,12 +133,15 @@ def _convert(params: dict[str, Any]) -> dict[str, Any]:
     """As for the Zoo's own on-policy algorithms, less what was not drawn."""
     drawn = dict(params)
     log_std_init = drawn.pop("log_std_init", None)
-    # The Zoo takes no None for a clip range: where none is drawn, the argument is left out
-    if drawn.get("clip_range") == "none":
+    # The Zoo's own conversion takes no None for a clip range
+    has_no_clip = drawn.get("clip_range") == "none"
+    if has_no_clip:
         del drawn["clip_range"]
     arguments: dict[str, Any] = convert_onpolicy_params({"one_minus_gae_lambda": 0.0} | drawn)
     if "one_minus_gae_lambda" not in drawn:
         del arguments["gae_lambda"]
+    if has_no_clip:
+        arguments["clip_range"] = None
     if log_std_init is not None:
         arguments["policy_kwargs"]["log_std_init"] = log_std_init
     return arguments

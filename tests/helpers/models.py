@@ -49,7 +49,7 @@ TINY: dict[str, Any] = {"net_arch": [8]}
 #: What an algorithm has beyond the others' arguments, where its own defaults would have a say in a test.
 EXTRAS: dict[type[PolicyGradientAlgorithm], dict[str, Any]] = {
     VanillaPG: {"natural_gradient": False},
-    OffPolicyISPG: {"n_epochs": 2, "batch_size": None, "target_kl": None, "normalize_advantage": False},
+    OffPolicyISPG: {"n_epochs": 2, "batch_size": None, "target_kl": None, "clip_range": None},
 }
 
 

@@ -16,9 +16,9 @@ from torch.distributions import Normal
 
 from sb3_pg.data.minibatches import CACHE_ROWS, pieces
 from sb3_pg.policies.evaluation import NO_EXTRAS
-from sb3_pg.policies.kept_critic import KeptCritic
-from sb3_pg.policies.stock import categorical_log_prob, layers
-from sb3_pg.policies.watch import Watch
+from sb3_pg.policies.fast.kept_critic import KeptCritic
+from sb3_pg.policies.fast.stock import categorical_log_prob, layers
+from sb3_pg.policies.fast.watch import Watch
 
 #: Most multiplications of a product that one thread does about as fast as several. Those that were awake for it stay so
 #: for some milliseconds, in the way of the environments' own threads, or of the other library's.
@@ -31,7 +31,7 @@ class FastActor(ABC):
     It reads the actor's parameters where they are, so that an edit in place counts from the next step on; what was
     replaced, and any edit of the critic, :meth:`fits` finds out.
 
-    :param policy: for which :func:`~sb3_pg.policies.stock.is_stock` holds
+    :param policy: for which :func:`~sb3_pg.policies.fast.stock.is_stock` holds
     :param n_envs: observations of a step
     :param n_steps: most steps of the rollout
     """

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from sb3_pg.data.minibatches import CACHE_ROWS, pieces
 from sb3_pg.policies.actor import ZeroValue
+from sb3_pg.policies.fast.stock import layers
 from sb3_pg.policies.passes import through
-from sb3_pg.policies.stock import layers
 
 
 class KeptCritic:
     """What the critic says now, also later.
 
-    :param policy: for which :func:`~sb3_pg.policies.stock.is_stock` holds
+    :param policy: for which :func:`~sb3_pg.policies.fast.stock.is_stock` holds
     """
 
     def __init__(self, policy: ActorCriticPolicy):

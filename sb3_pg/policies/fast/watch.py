@@ -8,7 +8,7 @@ from typing import Any
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_pg.policies.stock import containers, is_stock, layers_of
+from sb3_pg.policies.fast.stock import containers, is_stock, layers_of
 
 
 class Watch:
@@ -16,7 +16,7 @@ class Watch:
 
     Numbers written into the parameters are not its concern.
 
-    :param policy: for which :func:`~sb3_pg.policies.stock.is_stock` holds
+    :param policy: for which :func:`~sb3_pg.policies.fast.stock.is_stock` holds
     """
 
     def __init__(self, policy: ActorCriticPolicy):

@@ -36,7 +36,10 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         {"incomplete_episodes": "keep"},
         ["incomplete_episodes", "'keep'", "'carry'", "'bootstrap'", "'truncate'", "'drop'"],
     ),
-    ({"policy": "MlpLstmPolicy"}, ["policy", "'MlpLstmPolicy'", "'MlpPolicy'", "'CnnPolicy'", "'MultiInputPolicy'"]),
+    (
+        {"policy": "MlpGruPolicy"},
+        ["policy", "'MlpGruPolicy'", "'MlpLstmPolicy'", "'MlpPolicy'", "'CnnPolicy'", "'MultiInputPolicy'"],
+    ),
     # Numbers
     *[({"gamma": gamma}, ["gamma", "[0, 1]", str(gamma)]) for gamma in (-0.1, 1.01, 99, math.nan)],
     *[({"n_steps": n}, ["n_steps", "integer >= 1", repr(n)]) for n in (0, -5, 16.0, True, "16")],

@@ -305,7 +305,8 @@ def literal_estimates(buffer: EpisodeRolloutBuffer, world: World, pieces: list[P
         baseline = [[0.5 - 0.25 * (begin + k) for k in range(len(g))] for begin, g in zip(first, returns, strict=True)]
     else:
         assert isinstance(buffer.baseline, str)
-        baseline = literal.baseline(buffer.baseline, returns, first, values)
+        began = [world.number[piece.ticks[0], piece.played.env].tobytes() for piece in pieces]
+        baseline = literal.baseline(buffer.baseline, returns, first, values, began)
     advantages = [[g - b for g, b in zip(*rows, strict=True)] for rows in zip(returns, baseline, strict=True)]
     return advantages, literal.reward_to_go(rewards, buffer.gamma, last)
 
@@ -637,7 +638,7 @@ def test_stock_algorithms_learn_from_the_literal_advantages(
         zeros = np.zeros((8, 3), dtype=np.float32)
         collected.append(
             {
-                "number": zeros,
+                "number": buffer.observations[:, :, 0].copy(),  # of which its groups are made
                 "reward": buffer.rewards,
                 "value": buffer.values,
                 "log_prob": buffer.log_probs,

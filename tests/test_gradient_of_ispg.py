@@ -222,6 +222,7 @@ def learn(n_envs: int = 2, n_iterations: int = 4, **arguments: Any) -> tuple[Off
         "incomplete_episodes": "carry",
         "bootstrap_truncated": False,
         "target_kl": None,
+        "clip_range": None,
         "n_value_updates": 1,
         "value_learning_rate": None,
     }

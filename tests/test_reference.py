@@ -225,7 +225,7 @@ def test_however_it_is_given_it_is_that_policy(algorithm: Algorithm, kind: str, 
     assert differences(loaded.reference_policy.state_dict(), before) == []
     if "path" in kind:
         (tmp_path / "teacher.zip").unlink()
-        with pytest.raises(FileNotFoundError, match=r"teacher\.zip"):
+        with pytest.raises(ValueError, match=r"reference_policy=.*teacher\.zip"):
             algorithm.load(tmp_path / "model", env)
     if not is_masked:
         again = algorithm.load(tmp_path / "model", env, reference_policy=another_policy())
@@ -303,7 +303,7 @@ def another_policy_of(env: Any) -> ActorCriticPolicy:
     ("arguments", "message"),
     [
         ({"reference_policy": 3}, "reference_policy must be an actor-critic policy, an on-policy model, the path"),
-        ({"reference_policy": "MlpPolicy"}, "MlpPolicy"),
+        ({"reference_policy": "MlpPolicy"}, "reference_policy='MlpPolicy' is no file that can be read"),
         ({"reference_policy": another_policy(spaces.Discrete(2))}, "reference_policy has the action_space"),
         ({"reference_policy": another_policy(spaces.Box(-1, 1, (2,)))}, "reference_policy has the action_space"),
         ({"reference_coef": -1.0}, "reference_coef must"),
@@ -315,7 +315,7 @@ def another_policy_of(env: Any) -> ActorCriticPolicy:
 )
 @every_algorithm
 def test_what_is_no_reference(algorithm: Algorithm, arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises(ValueError, match=message):
         make(algorithm, random_env(), **arguments)
 
 

@@ -64,6 +64,9 @@ WRONG: dict[str, list[Any]] = {
     "kl_coef": [*POSITIVE, INF],
     **dict.fromkeys(("returns", "loss_reduction", "incomplete_episodes", "importance", "kl_constraint"), NAME),
     "reused_advantages": NAME,
+    "reference_penalty": NAME,
+    "reference_coef": [*SCHEDULE, INF, -1, lambda progress: -1.0],
+    "reference_policy": [3, 0, True, [1], object(), th.ones(2), int],
     **dict.fromkeys(("use_sde", "normalize_advantage", "discount_gradient", "bootstrap_truncated"), SWITCH),
     **dict.fromkeys(("log_gradient_variance", "natural_gradient", "normalize_value", "self_normalize"), SWITCH),
     "baseline": [None, "x", [1], True, NAN, INF, int, lambda: 0, lambda one, two: 0, th.ones(2)],
@@ -79,7 +82,7 @@ TAKES_NONE = {
     "value_batch_size",
     "vtrace_max_ratio",
     *("min_ess", "max_grad_norm", "target_kl", "max_weight", "rollout_buffer_class", "rollout_buffer_kwargs"),
-    *("policy_kwargs", "tensorboard_log"),
+    *("policy_kwargs", "tensorboard_log", "reference_policy"),
 }
 #: None means what suits the other arguments, or the environments; some only in algorithms that have a critic.
 SUITS = {"returns", "incomplete_episodes", "bootstrap_truncated", "n_value_updates", "learning_rate", "n_steps"}

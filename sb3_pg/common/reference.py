@@ -64,7 +64,10 @@ def reference_of(given: Any, policy: ActorCriticPolicy) -> ActorCriticPolicy:
 
 def _read(path: str | os.PathLike[str], device: th.device) -> ActorCriticPolicy:
     """The policy of a saved model, made without running anything that is in the file."""
-    content, name = read_file(os.fspath(path), "zip")
+    try:
+        content, name = read_file(os.fspath(path), "zip")
+    except OSError as error:
+        raise ValueError(f"reference_policy={path!r} is no file that can be read: {error}") from error
     with said_of(name), whole_archive(content) as archive:
         if not {"data", "policy.pth"} <= set(archive.namelist()):
             raise UnreadableError("holds no on-policy model: give a file that save wrote")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from sb3_pg.data.checks import check_choice, check_positive, check_positive_int, is_number
 from sb3_pg.estimators import EPISODE_LEVELS, LEVELS
 from sb3_pg.update.trust_region import KLConstraint
@@ -14,10 +16,11 @@ CLIP_RANGE = 0.2
 
 
 def clip_default(
-    clip_range: Any, importance: str, max_weight: float | None, self_normalize: bool, defensive_coef: float
+    clip_range: Any, importance: str, max_weight: object, self_normalize: object, defensive_coef: object
 ) -> Any:
     """What ``clip_range`` is: the default means None where the weights are bounded, or multiplied, in another way."""
-    is_bounded = max_weight is not None or self_normalize is True or defensive_coef != 0
+    is_mixed = is_number(defensive_coef) and defensive_coef != 0
+    is_bounded = max_weight is not None or is_mixed or (isinstance(self_normalize, (bool, np.bool_)) and self_normalize)
     return None if clip_range is CLIP_RANGE and (importance != "timestep" or is_bounded) else clip_range
 
 

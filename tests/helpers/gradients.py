@@ -256,7 +256,8 @@ def _baseline(
             [optimal_constant(model, tape, played, multipliers(model, tape, played))] * len(g) for g in played.returns
         ]
     assert isinstance(model.baseline, str)
-    return literal.baseline(model.baseline, played.returns, [piece.first for piece in pieces], values)
+    began = [pickle.dumps(piece.steps[0].observation) for piece in pieces]
+    return literal.baseline(model.baseline, played.returns, [piece.first for piece in pieces], values, began)
 
 
 def samples_of_learn(

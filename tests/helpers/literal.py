@@ -82,11 +82,18 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def baseline(name: str, returns: Rows, first_steps: Sequence[int] | None = None, values: Rows | None = None) -> Rows:
+def baseline(
+    name: str,
+    returns: Rows,
+    first_steps: Sequence[int] | None = None,
+    values: Rows | None = None,
+    groups: Sequence[bytes] = (),
+) -> Rows:
     """b[i,t] of the baseline of this name.
 
     :param first_steps: the t of each episode's first row, 0 if not given
     :param values: the critic's, for ``value``
+    :param groups: what each episode began with, for ``group_leave_one_out``
     """
     first = [0] * len(returns) if first_steps is None else first_steps
 
@@ -99,6 +106,8 @@ def baseline(name: str, returns: Rows, first_steps: Sequence[int] | None = None,
         if name == "value":
             assert values is not None
             return values[i][t]
+        if name == "group_leave_one_out":
+            return mean([returns[j][0] for j in [j for j in others if groups[j] == groups[i]] or others])
         return {
             "none": 0.0,
             "batch_mean": mean([returns[j][0] for j in everyone]),

@@ -38,8 +38,10 @@ def test_our_configuration_unless_one_is_given(algo: str, tmp_path: Path) -> Non
 
 #: Algorithm -> arguments that take a schedule.
 SCHEDULES = {
-    "reinforce": {"learning_rate", "ent_coef", "value_learning_rate"},
-    "offpolicyispg": {"learning_rate", "ent_coef", "value_learning_rate", "clip_range", "clip_range_vf"},
+    "reinforce": {"learning_rate", "ent_coef", "value_learning_rate", "reference_coef"},
+    "offpolicyispg": {
+        *("learning_rate", "ent_coef", "value_learning_rate", "clip_range", "clip_range_vf", "reference_coef"),
+    },
     "ppo": {"learning_rate", "clip_range", "clip_range_vf"},
     "sac": {"learning_rate"},
     "tqc": {"learning_rate"},
@@ -70,7 +72,7 @@ def test_no_schedule(value: str, tmp_path: Path) -> None:
 def test_a_failed_set_up_leaves_nothing(tmp_path: Path) -> None:
     """Wherever it fails; another's run in the same folder stays."""
     logs = tmp_path / "logs"
-    for hyperparams in ({"n_steps": 0}, {"gama": 1.0}, {"policy": "MlpLstmPolicy"}):
+    for hyperparams in ({"n_steps": 0}, {"gama": 1.0}, {"policy": "MlpGruPolicy"}):
         with pytest.raises(ValueError):
             manager(logs, hyperparams=hyperparams).setup_experiment()
         assert not logs.exists()

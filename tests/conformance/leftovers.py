@@ -50,15 +50,11 @@ LEFTOVERS: dict[str, dict[str, str]] = {
         ),
     },
     "PPO=sb3_pg:OffPolicyISPG": {
-        "tests/test_identity.py::test_discrete[env1-OffPolicyISPG]": PPO_STEPS,
         "tests/test_identity.py::test_discrete[env2-OffPolicyISPG]": PPO_STEPS,
         "tests/test_identity.py::test_continuous[OffPolicyISPG]": PPO_STEPS,
         "tests/test_run.py::test_ppo[-0.2-CartPole-v1]": ASSERTION,
         "tests/test_run.py::test_ppo[-0.2-Pendulum-v1]": ASSERTION,
         "tests/test_run.py::test_ppo_warnings": ASSERTION,
-        "tests/test_save_load.py::test_save_load_clip_range_portable[OffPolicyISPG]": (
-            "PPO's default: the test reads clip_range=0.2, ours is None"
-        ),
         "tests/test_tensorboard.py::test_tensorboard[ppo]": (
             "PPO's name: the test looks for a log folder called PPO_1, ours is named after the class, as SB3's are"
         ),
@@ -78,8 +74,8 @@ LEFTOVERS: dict[str, dict[str, str]] = {
     },
     "RecurrentPPO=sb3_pg:OffPolicyISPG": {
         "tests/test_lstm.py::test_ppo_lstm_performance": (
-            "RecurrentPPO's tuning: with its clip and normalised advantages ours reaches 500 too, with a bound on the "
-            "KL and its other defaults 50,000 steps are too few"
+            "RecurrentPPO's tuning: with its normalised advantages, and no bound on the KL, ours reaches 500 too; with its "
+            "own defaults 50,000 steps are too few"
         ),
     },
     # VanillaPG under TRPO's names: its batch_size is our value_batch_size, its learning rate the critic's

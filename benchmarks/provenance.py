@@ -85,10 +85,13 @@ PAGES = {
             ("offpolicyispg", "MountainCarContinuous-v0"),
         ),
     ),
+    "memory.md": Page("benchmarks.memory", sources=TRAINED_AND_SCORED),
     "out_of_the_box.md": Page("benchmarks.out_of_the_box", sources=TRAINED_AND_SCORED),
     "samples.md": Page("benchmarks.samples", (("reinforce", "CartPole-v1"),)),
     "speed.md": Page("benchmarks.speed.__main__"),
+    "tokens.md": Page("benchmarks.token_sweep"),
     "trust_regions.md": Page("benchmarks.trust_regions"),
+    "warm_start.md": Page("benchmarks.warm_start"),
 }
 
 

@@ -74,8 +74,8 @@ LEFTOVERS: dict[str, dict[str, str]] = {
     },
     "RecurrentPPO=sb3_pg:OffPolicyISPG": {
         "tests/test_lstm.py::test_ppo_lstm_performance": (
-            "RecurrentPPO's tuning: with its normalised advantages, and no bound on the KL, ours reaches 500 too; with its "
-            "own defaults 50,000 steps are too few"
+            "RecurrentPPO's tuning: with its normalised advantages, and no bound on the KL, ours reaches 500 too; with "
+            "its own defaults 50,000 steps are too few"
         ),
     },
     # VanillaPG under TRPO's names: its batch_size is our value_batch_size, its learning rate the critic's

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector.utils import batch_space
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
@@ -38,9 +39,11 @@ def batched(n_envs: int) -> VecEnv:
     return make_vec_env(ENV_ID, n_envs, seed=0, backend="gymnasium")
 
 
-def new_model(algorithm: type[OnPolicyAlgorithm], env: VecEnv, **settings: Any) -> OnPolicyAlgorithm:
+def new_model(
+    algorithm: type[OnPolicyAlgorithm], env: VecEnv, policy: str = "MlpPolicy", **settings: Any
+) -> OnPolicyAlgorithm:
     """With the algorithm's defaults but for the size of a rollout."""
-    return algorithm("MlpPolicy", env, n_steps=N_STEPS, seed=0, device="cpu", **settings)
+    return algorithm(policy, env, n_steps=N_STEPS, seed=0, device="cpu", **settings)
 
 
 def warm_model(algorithm: type[OnPolicyAlgorithm], env: VecEnv, **settings: Any) -> OnPolicyAlgorithm:
@@ -235,6 +238,19 @@ def one_pass() -> Workload:
     return Workload(f"{ENV_ID}, SB3's make_vec_env, 8 environments, one pass", contenders, "1.5")
 
 
+def recurrent() -> Workload:
+    """An LSTM: sb3-contrib's RecurrentPPO, and the same passes of ours; collection alone too."""
+    passes: dict[str, Any] = {"policy": "MlpLstmPolicy", "n_epochs": 4, "batch_size": 256}
+    ours = passes | JOINT | {"target_kl": None, "clip_range": 0.2, "normalize_advantage": True}
+    contenders = {
+        "RecurrentPPO": learning(RecurrentPPO, dummy(8), 4, **passes),
+        "RecurrentPPO, collection": collecting(RecurrentPPO, dummy(8), 4, **passes),
+        "OffPolicyISPG, collection": collecting(OffPolicyISPG, dummy(8), 4, **ours),
+        "OffPolicyISPG": learning(OffPolicyISPG, dummy(8), 4, **ours),
+    }
+    return Workload(f"{ENV_ID}, 8 environments, an LSTM of 256 units, four passes of 256 rows", contenders, "1.5")
+
+
 WORKLOADS: tuple[Callable[[], Workload], ...] = (
     partial(few_environments, 8, 40, "3.0", with_tianshou=True),
     partial(few_environments, 64, 6, "2.5"),
@@ -242,6 +258,7 @@ WORKLOADS: tuple[Callable[[], Workload], ...] = (
     one_update,
     four_passes,
     one_pass,
+    recurrent,
 )
 
 

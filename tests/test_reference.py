@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import MaskablePPO
+from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_pg import REINFORCE, OffPolicyISPG, ResumeCallback, VanillaPG
 from sb3_pg.common.base_algorithm import PolicyGradientAlgorithm
@@ -323,6 +324,8 @@ def test_other_refusals() -> None:
     teacher = make(REINFORCE, random_env(), policy="MlpLstmPolicy")
     with pytest.raises(ValueError, match="has to see episodes from their beginning"):
         VanillaPG("MlpPolicy", random_env(), reference_policy=teacher)
+    with pytest.raises(ValueError, match="which are no whole episodes"):
+        make(REINFORCE, random_env(), reference_policy=teacher, reference_penalty="loss")
     other = make(REINFORCE, RandomEnv(spaces.Discrete(N_ACTIONS), spaces.Box(-1, 1, (2,)), 8, 0.1))
     with pytest.raises(ValueError, match="reference_policy has the observation_space"):
         make(REINFORCE, random_env(), reference_policy=other)
@@ -333,6 +336,99 @@ def test_other_refusals() -> None:
     squashed = {"squash_output": True, "net_arch": [4]}
     teacher = make(REINFORCE, env, use_sde=True, policy_kwargs=squashed)
     make(REINFORCE, env, use_sde=True, policy_kwargs=squashed, reference_policy=teacher).learn(64)
+
+
+class Features(BaseFeaturesExtractor):
+    """With parameters, and apart for actor and critic."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 4)
+        self.linear = th.nn.Linear(observation_space.shape[0], 4)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        said: th.Tensor = self.linear(observations)
+        return said
+
+
+class Scaled(ActorCriticPolicy):
+    """A user's, with an argument that SB3 knows nothing of."""
+
+    def __init__(self, *args: Any, scale: float = 1.0, width: int = 3, **kwargs: Any) -> None:
+        self.scale = scale
+        kwargs["net_arch"] = [width]
+        super().__init__(*args, **kwargs)
+
+    def get_distribution(self, obs: Any) -> Any:
+        distribution: Any = super().get_distribution(obs)
+        return distribution.proba_distribution(self.scale * distribution.distribution.logits)
+
+
+def test_a_saved_reference_is_the_same_policy_whatever_it_was_made_with(tmp_path: Path) -> None:
+    apart = {"features_extractor_class": Features, "share_features_extractor": False}
+    teachers = [
+        PPO("MlpPolicy", random_env(), policy_kwargs=apart, n_steps=8).policy,
+        PPO(Scaled, random_env(), policy_kwargs={"scale": 7.0, "width": 5}, n_steps=8),
+    ]
+    observations = th.rand(9, 3)
+    for teacher in teachers:
+        policy: Any = getattr(teacher, "policy", teacher)
+        with th.no_grad():
+            for parameter in policy.parameters():
+                parameter.add_(th.randn_like(parameter))
+        make(REINFORCE, random_env(), reference_policy=teacher).save(tmp_path / "model")
+        loaded = REINFORCE.load(tmp_path / "model", random_env())
+        for asked in (policy, loaded.reference_policy):
+            assert th.equal(
+                asked.get_distribution(observations).distribution.logits,
+                policy.get_distribution(observations).distribution.logits,
+            )
+        assert REINFORCE.load(tmp_path / "model", random_env(), reference_policy=None).reference_policy is None
+
+
+def test_no_random_number_is_drawn_for_it(tmp_path: Path) -> None:
+    teacher = make(REINFORCE, random_env(), seed=4)
+    teacher.save(tmp_path / "teacher.zip")
+    states = []
+    for reference in (None, teacher, str(tmp_path / "teacher.zip")):
+        model = make(REINFORCE, random_env(), reference_policy=reference, reference_coef=0.0).learn(64)
+        model.save(tmp_path / "model")
+        again = REINFORCE.load(tmp_path / "model", random_env())
+        again.set_random_seed(1)
+        states.append((snapshot(model), snapshot(again.learn(64))))
+    assert differences(states[0], states[1]) == [] and differences(states[0], states[2]) == []
+
+
+def test_kinds_of_actions_that_do_not_fit() -> None:
+    env = random_env(spaces.Box(0, 10, (1,)))
+    gaussian = make(REINFORCE, env)
+    squashed = {"use_sde": True, "policy_kwargs": {"squash_output": True, "net_arch": [4]}}
+    for penalty in ("reward", "loss"):
+        with pytest.raises(ValueError, match="has another kind of action"):
+            make(REINFORCE, env, reference_policy=gaussian, reference_penalty=penalty, **squashed)
+        with pytest.raises(ValueError, match="has another kind of action"):
+            make(REINFORCE, env, policy="MlpDiffusionPolicy", reference_policy=gaussian, reference_penalty=penalty)
+    three = make(REINFORCE, env, policy="MlpDiffusionPolicy", policy_kwargs={"n_denoising_steps": 3})
+    with pytest.raises(ValueError, match=r"n_denoising_steps=3; the policy has .*n_denoising_steps=5"):
+        make(REINFORCE, env, policy="MlpDiffusionPolicy", policy_kwargs={}, reference_policy=three)
+    with pytest.raises(ValueError, match="needs a KL in closed form"):
+        make(REINFORCE, env, use_sde=True, reference_policy=gaussian, reference_penalty="loss")
+    make(REINFORCE, env, use_sde=True, reference_policy=gaussian).learn(48)
+    with pytest.raises(ValueError, match="cannot be asked about whole episodes"):
+        make(REINFORCE, random_env(), reference_policy=RecurrentPPO("MlpLstmPolicy", random_env(), n_steps=8))
+
+
+def test_a_callback_that_asks_for_nonsense_leaves_a_model_that_can_be_saved(tmp_path: Path) -> None:
+    model = make(REINFORCE, random_env(), reference_policy=another_policy())
+    memory = log_to_memory(model)
+    model.learn(64)
+    model.reference_policy = 3
+    with pytest.raises(ValueError, match="reference_policy must be"):
+        model.learn(64)
+    model.save(tmp_path / "model")
+    assert differences(REINFORCE.load(tmp_path / "model").reference_policy, another_policy()) == []
+    model.reference_policy = None
+    model.learn(64)
+    assert all("train/reference_kl" in dump for dump in memory if "train/policy_loss" in dump)
 
 
 def test_the_penalty_is_of_the_policy_as_it_is() -> None:

@@ -50,6 +50,20 @@ def test_an_episode_by_hand() -> None:
     assert ends == [False, False, False, True]
 
 
+def test_numbers_and_arrays_of_numpy() -> None:
+    numbers = {
+        "n_tokens": np.int64(5),
+        "max_tokens": np.int32(2),
+        "context_length": np.int64(3),
+        "end_token": np.int64(4),
+    }
+    env = TokenEnv(reward_model=sum_of, prompts=np.array([[1, 2], [3, 4]]), **numbers)  # type: ignore[arg-type]
+    check_sb3_env(env)
+    env.reset(seed=0)
+    assert env.step(np.int64(4))[2] is True
+    TokenVectorEnv(np.int64(2), reward_model=sum_of, prompts=np.array([[1]]), **numbers).reset()  # type: ignore[arg-type]
+
+
 def test_the_whole_context_is_seen_unless_told_otherwise() -> None:
     env = TokenEnv(reward_model=sum_of, **TASK)
     assert env.observation_space.shape == (6,)  # the longest prompt, and all tokens but the last
@@ -132,6 +146,10 @@ def test_episodes_in_a_row_share_a_prompt() -> None:
         ({"prompts": []}, "prompts must have at least one"),
         ({"prompts": [(0, 5)]}, r"n_tokens - 1 = 4, got \[5\]"),
         ({"end_token": -1}, r"n_tokens - 1 = 4, got \[-1\]"),
+        ({"end_token": 1.5}, r"n_tokens - 1 = 4, got \[1.5\]"),
+        ({"prompts": [(True,)]}, r"n_tokens - 1 = 4, got \[True\]"),
+        ({"prompts": ["ab"]}, r"n_tokens - 1 = 4, got \['a', 'b'\]"),
+        ({"prompts": [1, 2]}, "prompts must be sequences"),
         ({"reward_model": 3}, "reward_model must take a prompt and a completion"),
     ],
 )
@@ -211,6 +229,22 @@ def test_groups_in_learn(algorithm: Any) -> None:
             same = (first[:, None] == first[None]).all(dim=-1)
             assert th.equal(same, group[:, None] == group[None])
             assert (group.bincount() >= 2).all()
+
+
+@pytest.mark.parametrize("group_size", [2, 4])
+def test_groups_are_those_of_a_quota(group_size: int) -> None:
+    """Where completions have different lengths, whoever waits plays on; each quota begins with a group all the same."""
+    prompts = [[one, two] for one in range(5) for two in range(5)]  # that few groups have the same one by chance
+    task = TASK | {"prompts": prompts, "end_token": 0}
+    side_by_side = GymnasiumVecEnv(TokenVectorEnv(2 * group_size, reward_model=sum_of, group_size=group_size, **task))
+    in_a_row = DummyVecEnv([lambda: TokenEnv(reward_model=sum_of, group_size=group_size, **task)] * 2)
+    for env, n_episodes in ((side_by_side, 2 * group_size), (in_a_row, 4 * group_size)):
+        model = make(REINFORCE, env, baseline="group_leave_one_out", n_episodes=n_episodes, n_steps=128)
+        seen = Batches()
+        model.learn(2_000, callback=seen)
+        assert len(seen.updates) > 10
+        for batch in seen.updates:
+            assert all(count % group_size == 0 for count in groups_of(batch).bincount().tolist())
 
 
 # A small language model

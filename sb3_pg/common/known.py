@@ -28,7 +28,7 @@ from torch import nn
 from sb3_pg.common.unpickling import Known, RefusedError, name_of
 from sb3_pg.data.checks import is_number
 from sb3_pg.policies import actor, critic, diffusion, maskable
-from sb3_pg.policies.sequence import attention, masked, recurrent
+from sb3_pg.policies.sequence import attention, masked, recurrent, tokens
 from sb3_pg.rollout import buffers as episode_buffers
 
 #: Types of numbers: truth values, integers, floating-point and complex numbers, texts of a fixed length.
@@ -62,6 +62,7 @@ SAID: tuple[tuple[Any, type], ...] = (
     (masked, policies.ActorCriticPolicy),
     (masked, maskable_policies.MaskableActorCriticPolicy),
     (torch_layers, torch_layers.BaseFeaturesExtractor),
+    (tokens, torch_layers.BaseFeaturesExtractor),
     (buffers, buffers.RolloutBuffer),
     (episode_buffers, buffers.RolloutBuffer),
     (nn.modules.activation, nn.Module),

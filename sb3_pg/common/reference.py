@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -23,7 +25,7 @@ from sb3_pg.data.checks import check_choice, check_schedule
 from sb3_pg.data.distributed import all_mean, failing_together
 from sb3_pg.data.minibatches import whole_batch
 from sb3_pg.policies.divergence import frozen_copy, has_closed_form, policy_kl
-from sb3_pg.policies.evaluation import action_distribution, extras_of
+from sb3_pg.policies.evaluation import action_distribution, extras_of, wants_whole_episodes
 from sb3_pg.policies.passes import all_log_probs
 from sb3_pg.policies.sequence.sequences import remembering
 from sb3_pg.update.gradient import Penalty
@@ -76,24 +78,36 @@ def _read(path: str | os.PathLike[str], device: th.device) -> ActorCriticPolicy:
         kwargs = dict(entries["policy_kwargs"])
         if not issubclass(entries["policy_class"], MaskableActorCriticPolicy):
             kwargs["use_sde"] = entries["use_sde"]
-        made: ActorCriticPolicy = entries["policy_class"](
-            entries["observation_space"], entries["action_space"], lambda _: 0.0, **kwargs
-        )
+        with th.random.fork_rng(devices=[]):
+            made: ActorCriticPolicy = entries["policy_class"](
+                entries["observation_space"], entries["action_space"], lambda _: 0.0, **kwargs
+            )
         made.load_state_dict(read_tensors(archive.read("policy.pth")))
     return made.to(device)
 
 
 def described(reference: ActorCriticPolicy) -> dict[str, Any]:
-    """What a reference policy is made of, as plain data, for :func:`made_again`."""
+    """What a reference policy is made of, for :func:`made_again`: plain data, if its class is no user's."""
+    if not type(reference).__module__.startswith(("stable_baselines3.", "sb3_contrib.", "sb3_pg.")):
+        return {"policy": reference}  # whose constructor may take what SB3 knows nothing of
     arguments = reference._get_constructor_parameters()
     arguments.pop("lr_schedule", None)
+    arguments["share_features_extractor"] = reference.share_features_extractor  # SB3's forget it
     state = {name: tensor.cpu().numpy() for name, tensor in reference.state_dict().items()}
     return {"class": type(reference), "arguments": arguments, "state": state}
 
 
 def made_again(description: Mapping[str, Any], device: th.device) -> ActorCriticPolicy:
-    """The reference policy that was :func:`described`."""
-    policy: ActorCriticPolicy = description["class"](**description["arguments"], lr_schedule=lambda _: 0.0)
+    """The reference policy that was :func:`described`.
+
+    :raises ValueError: for something else
+    """
+    if isinstance(description.get("policy"), KINDS):
+        return description["policy"].to(device)  # type: ignore[no-any-return]
+    if not (isinstance(description.get("class"), type) and issubclass(description["class"], KINDS)):
+        raise ValueError("the model's reference policy is none: the file was written by something else")
+    with th.random.fork_rng(devices=[]):
+        policy: ActorCriticPolicy = description["class"](**description["arguments"], lr_schedule=lambda _: 0.0)
     policy.load_state_dict({name: th.as_tensor(array) for name, array in description["state"].items()})
     return frozen_copy(policy).to(device)
 
@@ -111,7 +125,9 @@ class ReferringTrainer(Trainer):
         # What a saved model has in the place of the policy: its path if it was given as one, else what it is made of
         self._reference_description: dict[str, Any] | str | None = None
         self._frozen_reference: ActorCriticPolicy | None = None
-        self._reference_kl = 0.0
+        self._reference_kl = math.nan
+        # What the reference was checked for last, and whether there has been one: then its key is logged for ever
+        self._checked_penalty, self._had_reference = "", False
 
     def _find_reference(self) -> None:
         """Have :attr:`reference_policy` be a frozen policy, whatever it was given as.
@@ -121,32 +137,57 @@ class ReferringTrainer(Trainer):
         check_schedule("reference_coef", self.reference_coef)
         check_choice("reference_penalty", self.reference_penalty, get_args(ReferencePenalty))
         given = self.reference_policy
-        if given is self._frozen_reference:
-            return
         if given is None:
             self._frozen_reference = self._reference_description = None
             return
-        reference = reference_of(given, self.policy)
+        if given is self._frozen_reference and self._checked_penalty == self.reference_penalty:
+            return
+        reference: Any = given if given is self._frozen_reference else reference_of(given, self.policy)
         self._check_reference(reference)
+        self._checked_penalty, self._had_reference = self.reference_penalty, True
+        if given is self._frozen_reference:
+            return
         is_path = isinstance(given, (str, os.PathLike))
         self._reference_description = os.path.abspath(given) if is_path else None
         self.reference_policy = self._frozen_reference = reference
 
     def _check_reference(self, reference: ActorCriticPolicy) -> None:
+        if hasattr(reference, "lstm_actor") and remembering(reference) is None:
+            raise ValueError(
+                f"reference_policy is a {type(reference).__name__}, which cannot be asked about whole episodes: give a "
+                "model of this package, whose recurrent policies can"
+            )
+        kinds = [
+            # None of a policy made again is False
+            (bool(one.squash_output), getattr(one, "diffusion_kwargs", {}).get("n_denoising_steps"))
+            for one in (self.policy, reference)
+        ]
+        if kinds[0] != kinds[1]:
+            said = [f"squash_output={squashes}, n_denoising_steps={steps}" for squashes, steps in kinds]
+            raise ValueError(
+                f"reference_policy has another kind of action than the policy that is to stay near it ({said[1]}; the "
+                f"policy has {said[0]}): give one of the same kind"
+            )
         if remembering(reference) is not None and self.incomplete_episodes in ("bootstrap", "truncate"):
             raise ValueError(
                 f"A reference_policy that remembers ({type(reference).__name__}) has to see episodes from their "
                 f"beginning, and incomplete_episodes={self.incomplete_episodes!r} cuts them: write 'carry' or 'drop'"
+            )
+        if self.reference_penalty == "loss" and wants_whole_episodes(reference) > wants_whole_episodes(self.policy):
+            raise ValueError(
+                f"reference_penalty='loss' asks a reference_policy that remembers ({type(reference).__name__}) about "
+                f"rows that {type(self.policy).__name__} is asked about, which are no whole episodes: write "
+                "reference_penalty='reward', or let the policy remember too"
             )
         if missing := sorted(set(extras_of(reference)) - set(extras_of(self.policy))):
             raise ValueError(
                 f"reference_policy takes {', '.join(missing)}, which {type(self.policy).__name__} is not given: let "
                 "both take them, or neither"
             )
-        if self.reference_penalty == "loss" and not has_closed_form(reference):
+        if self.reference_penalty == "loss" and not has_closed_form(self.policy, reference):
             raise ValueError(
-                f"reference_penalty='loss' needs a KL in closed form, which {type(reference).__name__} has none of on "
-                f"{reference.action_space}: write reference_penalty='reward'"
+                "reference_penalty='loss' needs a KL in closed form, and there is none between the distributions of "
+                f"{type(self.policy).__name__} and {type(reference).__name__} here: write reference_penalty='reward'"
             )
 
     def _restore_reference(self) -> None:
@@ -159,10 +200,11 @@ class ReferringTrainer(Trainer):
         self._find_reference()
 
     def _describe_reference(self) -> None:
-        """Have :attr:`_reference_description` say what the reference is, for a file."""
-        self._find_reference()
-        if self.reference_policy is not None and not isinstance(self._reference_description, str):
-            self._reference_description = described(self.reference_policy)
+        """Have :attr:`_reference_description` say what the reference is, for a file: the last that was one."""
+        with suppress(ValueError):  # the next update says what is wrong
+            self._find_reference()
+        if self._frozen_reference is not None and not isinstance(self._reference_description, str):
+            self._reference_description = described(self._frozen_reference)
 
     # --- in an update -------------------------------------------------------------------------------------------------
 
@@ -210,7 +252,8 @@ class ReferringTrainer(Trainer):
 
     @property
     def _logged(self) -> list[str]:
-        return super()._logged + (["reference_kl"] if self.reference_policy is not None else [])
+        return super()._logged + (["reference_kl"] if self._had_reference else [])
 
     def _finish_update(self, batch: EpisodeBatch, statistics: dict[str, float], n_updates: int = 1) -> None:
-        super()._finish_update(batch, statistics | {"reference_kl": self._reference_kl}, n_updates)
+        kl = math.nan if self.reference_policy is None else self._reference_kl
+        super()._finish_update(batch, statistics | {"reference_kl": kl}, n_updates)

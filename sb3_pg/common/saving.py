@@ -63,6 +63,8 @@ class SavedAlgorithm(ReferringTrainer):
         """
         if not isinstance(trust, (bool, list, tuple, set, frozenset)):
             raise ValueError(f"trust must be True, False or a list of classes and functions, got {trust!r}")
+        if kwargs.get("reference_policy", ...) is None:  # none, whatever the file has
+            kwargs["_reference_description"] = None
         known = known_with(() if isinstance(trust, bool) else trust)
         content, name = read_file(path, "zip")
         with said_of(name), whole_archive(content, may_be_packed=trust is True) as archive:
@@ -104,5 +106,5 @@ class SavedAlgorithm(ReferringTrainer):
         return state_dicts + (["value_optimizer"] if self.value_learning_rate is not None else []), variables
 
     def _excluded_save_params(self) -> list[str]:
-        own = ("value_optimizer", "_separated", "_undo", "_checked", "_last_memory")
+        own = ("value_optimizer", "_separated", "_undo", "_checked", "_last_memory", "_played_on")
         return [*super()._excluded_save_params(), *own, "reference_policy", "_frozen_reference", *DERIVED]

@@ -178,10 +178,18 @@ def concatenate(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
     envs = [one.env + sum(n_envs[:number]) for number, one in enumerate(batches)]
     joined: dict[str, Any] = {"episodes": EpisodeIndex.from_lengths(lengths, first_step), "env": th.cat(envs)}
     joined["extras"] = joined_extras([one.extras for one in batches], [one.n_rows for one in batches])
-    joined["memory"] = joined_extras([one.memory for one in batches], [one.n_episodes for one in index])
+    memories = _of_one_kind([one.memory for one in batches])
+    joined["memory"] = joined_extras(memories, [one.n_episodes for one in index])
     for name in FACTS:
         joined[name] = _joined([getattr(one, name) for one in batches])
     return EpisodeBatch(**joined)
+
+
+def _of_one_kind(memories: Sequence[Mapping[str, th.Tensor]]) -> list[Mapping[str, th.Tensor]]:
+    """Those of the first that there is, and nothing where another kind of policy remembered something else."""
+    kinds = [{name: part.shape[1:] for name, part in one.items()} for one in memories]
+    first = next(filter(None, kinds), {})
+    return [one if kind == first else {} for one, kind in zip(memories, kinds, strict=True)]
 
 
 def _joined(values: Sequence[Any]) -> Any:

@@ -21,8 +21,18 @@ RewardModel = Callable[[tuple[int, ...], tuple[int, ...]], float]
 def check_sizes(sizes: Mapping[str, object]) -> None:
     """Refuse what is no number of things."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {size!r}")
+
+
+def _tokens_of(prompt: Any) -> tuple[Any, ...]:
+    if not isinstance(prompt, (Sequence, np.ndarray)):
+        raise ValueError(f"prompts must be sequences of tokens, got {prompt!r} among them")
+    return tuple(prompt)
+
+
+def _is_token(token: Any, n_tokens: int) -> bool:
+    return isinstance(token, (int, np.integer)) and type(token) is not bool and 0 <= int(token) < n_tokens
 
 
 class _Task:
@@ -38,24 +48,25 @@ class _Task:
         group_size: int,
         context_length: int | None,
     ):
-        longest = max((len(prompt) for prompt in prompts), default=0)
         sizes = {"n_tokens": n_tokens, "max_tokens": max_tokens, "group_size": group_size}
         check_sizes(sizes | ({} if context_length is None else {"context_length": context_length}))
-        if not prompts:
+        if len(prompts) == 0:
             raise ValueError("prompts must have at least one, got none: write [[]] for completions of nothing")
-        tokens = {token for prompt in prompts for token in prompt} | (set() if end_token is None else {end_token})
-        if wrong := sorted(token for token in tokens if not 0 <= token < n_tokens):
+        self.prompts = list(map(_tokens_of, prompts))
+        tokens = [token for prompt in self.prompts for token in prompt] + ([] if end_token is None else [end_token])
+        if wrong := [token for token in tokens if not _is_token(token, n_tokens)]:
             raise ValueError(
-                f"tokens must be from 0 to n_tokens - 1 = {n_tokens - 1}, got {wrong} in prompts or end_token"
+                f"tokens must be integers from 0 to n_tokens - 1 = {n_tokens - 1}, got {wrong} in prompts or end_token"
             )
         if not callable(reward_model):
             raise ValueError(f"reward_model must take a prompt and a completion, got {reward_model!r}")
-        self.n_tokens, self.reward_model, self.max_tokens = n_tokens, reward_model, max_tokens
-        self.prompts = [tuple(map(int, prompt)) for prompt in prompts]
-        self.end_token, self.group_size = end_token, group_size
-        self.context_length = max(1, longest + max_tokens - 1) if context_length is None else context_length
-        self.action_space = spaces.Discrete(n_tokens)
-        self.observation_space = spaces.MultiDiscrete([n_tokens + 1] * self.context_length)
+        self.n_tokens, self.reward_model, self.max_tokens = int(n_tokens), reward_model, int(max_tokens)
+        self.prompts = [tuple(map(int, prompt)) for prompt in self.prompts]
+        self.end_token, self.group_size = None if end_token is None else int(end_token), int(group_size)
+        longest = max(map(len, self.prompts))
+        self.context_length = max(1, longest + self.max_tokens - 1) if context_length is None else int(context_length)
+        self.action_space = spaces.Discrete(self.n_tokens)
+        self.observation_space = spaces.MultiDiscrete([self.n_tokens + 1] * self.context_length)
 
     def observed(self, prompt: tuple[int, ...], completion: Sequence[int]) -> np.ndarray:
         """``(context_length,)`` the last tokens, of which the newest stands last; ``n_tokens`` where there is none."""
@@ -146,6 +157,7 @@ class TokenVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ):
         self.task = _Task(n_tokens, reward_model, max_tokens, prompts, end_token, group_size, context_length)
         check_sizes({"num_envs": num_envs})
+        num_envs = int(num_envs)
         if num_envs % group_size != 0:
             raise ValueError(f"num_envs={num_envs} must be a multiple of group_size={group_size}")
         self.num_envs = num_envs

@@ -227,8 +227,9 @@ class Diffusion(SavedWhole):
     def _distribution(self, features: th.Tensor, chain: th.Tensor | None) -> Distribution:
         if chain is None:
             raise ValueError(
-                "How likely a diffusion policy's action is, is not known without the chain that led to it: "
-                "evaluate_actions(obs, actions, denoising_chain=...)"
+                "How likely a diffusion policy's action is, is not known without the chain that led to it: learn with "
+                "REINFORCE, VanillaPG or OffPolicyISPG, which keep it, or ask evaluate_actions(obs, actions, "
+                "denoising_chain=...)"
             )
         return self._chain_distribution(self.mlp_extractor.forward_actor(features), chain)
 

@@ -109,7 +109,8 @@ def next_values(policy: ActorCriticPolicy, observations: Observations, memory: M
     """
     if memory is not None and (one := remembering(policy)) is not None:
         n = len(next(iter(memory.values())))
-        return one.values_of_sequences(observations, Sequences(th.ones(n, dtype=th.long), memory)).flatten()
+        ones = th.ones(n, dtype=th.long, device=policy.device)
+        return one.values_of_sequences(observations, Sequences(ones, memory)).flatten()
     return policy.predict_values(observations).flatten()
 
 

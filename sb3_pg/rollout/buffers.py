@@ -140,6 +140,11 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         """True once every environment has finished its ``episodes_per_env`` episodes; never without such a number."""
         return self.episodes_per_env is not None and bool((self._finished >= self.episodes_per_env).all())
 
+    @property
+    def quota_exceeded(self) -> bool:
+        """True if an environment has finished more episodes than that; they are not used."""
+        return self.episodes_per_env is not None and bool((self._finished > self.episodes_per_env).any())
+
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         """Find the episodes of the rollout; a second call, after ``rewards`` were edited, begins anew.
 

@@ -39,6 +39,8 @@ class EpisodeCollector(ResumableAlgorithm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._warned: set[str] = set()
+        # Whether environments that waited for others have played more than their quota
+        self._played_on = False
         #: What a policy that remembers knows of the running episodes.
         self._last_memory: Memory | None = None
 
@@ -107,6 +109,7 @@ class EpisodeCollector(ResumableAlgorithm):
             self._last_episode_starts = np.array(dones, dtype=bool)
 
         self._last_memory = actor.finish()
+        self._played_on = buffer.quota_exceeded
         self._check_policy(buffer)
         self._keep_edge(buffer)
         buffer.compute_returns_and_advantage(self._edge_values(actor), self._last_episode_starts)  # type: ignore[arg-type]
@@ -191,7 +194,9 @@ class EpisodeCollector(ResumableAlgorithm):
 
     def _begin_quota(self, buffer: EpisodeRolloutBuffer) -> None:
         """Start every environment on a new episode when a new quota of whole episodes begins."""
-        if self.n_episodes is None or buffer.carried_steps > 0 or np.all(self._last_episode_starts):
+        if self.n_episodes is None or buffer.carried_steps > 0:
+            return
+        if np.all(self._last_episode_starts) and not self._played_on:
             return
         self._reset_environments()
 

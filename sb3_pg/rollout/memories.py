@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,10 @@ class Memories:
 
         :param marks: ``(n,)``
         """
+        # A memory of another kind, of a policy that stood in the place of this one, says nothing to it
+        kind = _kind(self._nothing)
         known = [self._by_number.get(number, self._nothing) for number in marks.tolist()]
+        known = [one if _kind(one) == kind else self._nothing for one in known]
         return {
             name: np.stack([one[name] for one in known]) if known else np.zeros((0, *part.shape), part.dtype)
             for name, part in self._nothing.items()
@@ -56,3 +60,7 @@ class Memories:
         other = copy.copy(self)
         other._by_number = {number: one for number, one in self._by_number.items() if number in waiting}
         return other
+
+
+def _kind(memory: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    return {name: (part.shape, part.dtype) for name, part in memory.items()}

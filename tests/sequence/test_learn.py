@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -21,6 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.data.minibatches import whole_batch
+from sb3_pg.envs import TokenEnv
 from sb3_pg.policies.passes import all_last_values, all_log_probs, all_values
 from tests.helpers.environments import RandomEnv
 from tests.helpers.masks import MASKED_SPACES, assert_own_masks, masked_diary
@@ -288,7 +290,71 @@ def test_gsde_and_evaluation(policy: str, policy_kwargs: dict[str, Any]) -> None
     assert np.isfinite(mean)
 
 
+OTHERS: list[tuple[str, dict[str, Any]]] = [
+    ("MlpLstmPolicy", {"lstm_hidden_size": 6, "net_arch": [5]}),
+    ("MlpAttentionPolicy", {"context_length": 7, "d_model": 4, "n_heads": 2, "net_arch": [5]}),
+    ("MlpPolicy", {"net_arch": [5]}),
+]
+
+
+class SwapFor(BaseCallback):
+    """Puts another policy in the place of the model's at one moment."""
+
+    def __init__(self, other: Any, moment: str) -> None:
+        super().__init__()
+        self.other, self.moment, self.n_rollouts = other, moment, 0
+
+    def _swap(self, moment: str) -> None:
+        if moment == self.moment and self.n_rollouts == 2:
+            self.model.policy, self.n_rollouts = self.other, 3
+
+    def _on_rollout_start(self) -> None:
+        self.n_rollouts += 1
+        self._swap("start")
+
+    def _on_step(self) -> bool:
+        self._swap("step")
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._swap("end")
+
+
+@every_policy
+@every_algorithm
+@pytest.mark.parametrize("moment", ["start", "step", "end"])
+@pytest.mark.parametrize("incomplete_episodes", ["carry", "bootstrap"])
+def test_a_policy_swapped_for_one_of_another_kind(
+    algorithm: Algorithm, policy: str, policy_kwargs: dict[str, Any], moment: str, incomplete_episodes: str
+) -> None:
+    """It begins with nothing, and what the other remembered is nothing to it, in batches that are used again either."""
+    arguments: dict[str, Any] = JOINT_CRITIC | {"incomplete_episodes": incomplete_episodes, "learning_rate": 1e-3}
+    arguments |= {"n_steps": 9} | ({"value_learning_rate": 1e-3} if algorithm is OffPolicyISPG else {})
+    arguments |= {"n_reused_batches": 2} if algorithm is OffPolicyISPG else {}
+    for name, kwargs in OTHERS:
+        other = make(algorithm, random_envs(), policy=name, policy_kwargs=kwargs, **arguments).policy
+        model = make(algorithm, random_envs(), policy=policy, policy_kwargs=policy_kwargs, **arguments)
+        model.learn(3 * 9 * 6, callback=SwapFor(other, moment))
+        assert model.policy is other
+        assert all(bool(parameter.isfinite().all()) for parameter in other.parameters())
+
+
+@every_policy
+def test_observations_of_numpys_sizes(policy: str, policy_kwargs: dict[str, Any]) -> None:
+    env = DummyVecEnv([lambda: TokenEnv(3, lambda prompt, completion: float(len(completion)), 4, end_token=0)] * 2)
+    make(REINFORCE, env, policy=policy, policy_kwargs=policy_kwargs).learn(64)
+
+
 # What cannot be meant
+
+
+@every_policy
+@pytest.mark.parametrize("stock", [PPO, A2C])
+def test_in_stock_algorithms(stock: Any, policy: str, policy_kwargs: dict[str, Any]) -> None:
+    """They ask about steps, of which such a policy knows nothing."""
+    cls = type(make(VanillaPG, random_envs(), policy=policy, policy_kwargs=policy_kwargs, baseline="value").policy)
+    with pytest.raises(ValueError, match="learn with REINFORCE, VanillaPG or OffPolicyISPG"):
+        stock(cls, random_envs(), policy_kwargs=dict(policy_kwargs), n_steps=8).learn(48)
 
 
 @every_policy

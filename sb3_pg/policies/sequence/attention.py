@@ -91,6 +91,11 @@ class AttentionExtractor(nn.Module):
         transformer = self.transformers[name]
         sequences = self._sequences
         if sequences is None:
+            if self.training and th.is_grad_enabled():
+                raise ValueError(
+                    "An attention policy is asked about single steps while it learns, and would remember nothing: "
+                    "learn with REINFORCE, VanillaPG or OffPolicyISPG, whose batches are episodes"
+                )
             ones = th.ones(len(features), dtype=th.long, device=features.device)
             sequences = Sequences(ones, self.empty_memory(len(features)))
         keys, n_seen = sequences.memory[name], sequences.memory[N_SEEN]

@@ -18,6 +18,7 @@ from sb3_contrib.common.recurrent.policies import (
 )
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_pg.data.batch import Observations
@@ -105,12 +106,36 @@ class LstmCriticPolicy(SavedWhole, RecurrentActorCriticPolicy):
 
         def run(rows: th.Tensor, which: th.Tensor) -> th.Tensor:
             first = (lstm_states.hidden[:, which].contiguous(), lstm_states.cell[:, which].contiguous())
-            said: th.Tensor = lstm(rows.transpose(0, 1), first)[0]
+            # cuDNN's LSTM has no gradient in evaluation mode, and no second one
+            with th.backends.cudnn.flags(enabled=lstm.training or not th.is_grad_enabled()):
+                said: th.Tensor = lstm(rows.transpose(0, 1), first)[0]
             return said.transpose(0, 1)
 
         return over_sequences(run, features, lstm_states.lengths), None
 
+    def _build(self, lr_schedule: Schedule) -> None:
+        self.features_dim = int(self.features_dim)  # NumPy's, of MultiDiscrete observations, which nn.LSTM refuses
+        super()._build(lr_schedule)
+
     # --- as in sb3-contrib --------------------------------------------------------------------------------------------
+
+    def forward(  # type: ignore[override]  # as in sb3-contrib
+        self,
+        obs: th.Tensor,
+        lstm_states: RNNStates | None = None,
+        episode_starts: th.Tensor | None = None,
+        deterministic: bool = False,
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor, RNNStates]:
+        """As in sb3-contrib.
+
+        :raises ValueError: without states, as an algorithm calls it that knows of none
+        """
+        if lstm_states is None or episode_starts is None:
+            raise ValueError(
+                f"{type(self).__name__} is asked for actions without the states of its LSTM: learn with REINFORCE, "
+                "VanillaPG or OffPolicyISPG, or with sb3-contrib's RecurrentPPO"
+            )
+        return super().forward(obs, lstm_states, episode_starts, deterministic)
 
     def predict(
         self,

@@ -72,8 +72,8 @@ def sequences_of(policy: RememberingPolicy, steps: Steps) -> Sequences:
     lengths = th.unique_consecutive(steps.episode, return_counts=True)[1]
     empty = policy.empty_memory(len(lengths))
     # A memory of another kind, of a policy that stood in the place of this one, says nothing to it
-    known = {name: part for name, part in steps.memory.items() if name in empty and part.shape == empty[name].shape}
-    return Sequences(lengths, {**empty, **known})
+    fits = {name: part.shape for name, part in steps.memory.items()} == {name: one.shape for name, one in empty.items()}
+    return Sequences(lengths, dict(steps.memory) if fits else empty)
 
 
 def over_sequences(run: Callable[[th.Tensor, th.Tensor], th.Tensor], rows: th.Tensor, lengths: th.Tensor) -> th.Tensor:

@@ -109,7 +109,6 @@ class EpisodeCollector(ResumableAlgorithm):
             self._last_episode_starts = np.array(dones, dtype=bool)
 
         self._last_memory = actor.finish()
-        self._played_on = buffer.quota_exceeded
         self._check_policy(buffer)
         self._keep_edge(buffer)
         buffer.compute_returns_and_advantage(self._edge_values(actor), self._last_episode_starts)  # type: ignore[arg-type]
@@ -273,7 +272,8 @@ class EpisodeCollector(ResumableAlgorithm):
         warnings.warn(message, UserWarning, stacklevel=level)
 
     def _keep_edge(self, buffer: EpisodeRolloutBuffer) -> None:
-        """Have the buffer keep what the episodes that go on have observed last."""
+        """Have the buffer keep what the episodes that go on have observed last; note who has played on."""
+        self._played_on = buffer.quota_exceeded
         if buffer.keep_last_observations:
             envs, last_obs = np.flatnonzero(np.logical_not(self._last_episode_starts)), self._last_obs  # type: ignore[arg-type]
             parts: Any = last_obs if isinstance(last_obs, dict) else {"": last_obs}

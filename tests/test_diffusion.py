@@ -250,6 +250,7 @@ def test_two_modes_are_cloned_and_kept() -> None:
     )
     learner.policy.load_state_dict(teacher.policy.state_dict())
     learner.learn(10_000)
+    # The last step's deviation is 0.1: of a policy whose modes are exactly those, 95% of the actions are within 0.2
     assert min(parts(learner)) > 0.15 and sum(parts(learner)) > 0.8
 
 

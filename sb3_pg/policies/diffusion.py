@@ -40,9 +40,6 @@ class Denoiser(nn.Module):
     :param min_std: least deviation of a step: what is left of exploration, and what log-probs are divided by
     """
 
-    alphas: th.Tensor
-    stds: th.Tensor
-
     def __init__(self, n_features: int, action_dim: int, n_steps: int, min_std: float, hidden: int):
         super().__init__()
         self.n_steps = n_steps
@@ -61,7 +58,7 @@ class Denoiser(nn.Module):
         of_guess = np.sqrt(before) * noise / (1.0 - after)
         of_noisy = np.sqrt(after / before) * (1.0 - before) / (1.0 - after)
         self.shares = [(float(guess), float(noisy)) for guess, noisy in zip(of_guess, of_noisy, strict=True)]
-        #: Of each step's deviation, and of how much of the action is left before it
+        #: The deviation of what each step makes, and how much of the action is left before it
         self.step_stds = np.maximum(np.sqrt(noise * (1.0 - before) / (1.0 - after)), min_std).tolist()
         self.left = after.tolist()
 
@@ -149,16 +146,16 @@ class Diffusion(SavedWhole):
         features: Any = self.extract_features(obs)  # type: ignore[call-arg]
         return features if isinstance(features, tuple) else (features, features)
 
-    def _denoised(self, latent: th.Tensor, noise: th.Tensor) -> th.Tensor:
-        """``(n, n_steps + 1, action_dim)`` a chain from its noise on.
+    def _denoised(self, latent: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, Distribution]:
+        """``(n, n_steps + 1, action_dim)`` a chain from its noise on, and the distribution of its steps.
 
         :param noise: the same shape: what the chain begins with, and the noise of each step
         """
-        chain = [noise[:, 0]]
+        chain, means = [noise[:, 0]], list[th.Tensor]()
         for place, step in enumerate(reversed(range(self.action_net.n_steps))):
-            mean = self.action_net(latent, chain[-1], step)
-            chain.append(mean + self.action_net.step_stds[step] * noise[:, place + 1])
-        return th.stack(chain, dim=1)
+            means.append(self.action_net(latent, chain[-1], step))
+            chain.append(means[-1] + self.action_net.step_stds[step] * noise[:, place + 1])
+        return th.stack(chain, dim=1), self._around(means)
 
     def _noise(self, n: int, deterministic: bool) -> th.Tensor:
         """Standard normal; where the policy is to be deterministic always the same beginning, and none after it."""
@@ -173,12 +170,14 @@ class Diffusion(SavedWhole):
 
     def _chain_distribution(self, latent: th.Tensor, chain: th.Tensor) -> Distribution:
         """Of all steps of the chains given those before: its KL is that of the chains, along the chains of the old."""
-        net = self.action_net
-        steps = list(reversed(range(net.n_steps)))
-        means = th.cat([net(latent, chain[:, place], step) for place, step in enumerate(steps)], dim=1)
-        stds = means.new_tensor([net.step_stds[step] for step in steps])
-        log_std = stds.log().repeat_interleave(chain.shape[-1])
-        distribution: Distribution = self.action_dist.proba_distribution(means, log_std)
+        steps = enumerate(reversed(range(self.action_net.n_steps)))
+        return self._around([self.action_net(latent, chain[:, place], step) for place, step in steps])
+
+    def _around(self, means: list[th.Tensor]) -> Distribution:
+        """The distribution of all steps of chains, whose means are given from the first on."""
+        stds = means[0].new_tensor(self.action_net.step_stds[::-1])
+        log_std = stds.log().repeat_interleave(means[0].shape[1])
+        distribution: Distribution = self.action_dist.proba_distribution(th.cat(means, dim=1), log_std)
         return distribution
 
     def latents_of(self, actions: th.Tensor) -> dict[str, th.Tensor]:
@@ -201,11 +200,11 @@ class Diffusion(SavedWhole):
         """As in SB3: actions from -1 to 1, and the log-probs of their chains, which are :attr:`latents` afterwards."""
         features, of_critic = self._features(obs)
         latent = self.mlp_extractor.forward_actor(features)
-        chain = self._denoised(latent, self._noise(len(latent), deterministic))
+        chain, distribution = self._denoised(latent, self._noise(len(latent), deterministic))
         self.latents = {CHAIN: chain.detach()}
         values = self.value_net(self.mlp_extractor.forward_critic(of_critic))
         actions = chain[:, -1].clamp(-1.0, 1.0).reshape(-1, *self.action_space.shape)  # type: ignore[misc]
-        return actions, values, self._chain_distribution(latent, chain).log_prob(chain[:, 1:].flatten(1))
+        return actions, values, distribution.log_prob(chain[:, 1:].flatten(1))
 
     def evaluate_actions(
         self, obs: Observations, actions: th.Tensor, denoising_chain: th.Tensor | None = None

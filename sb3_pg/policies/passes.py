@@ -104,7 +104,7 @@ def all_last_values(policy: ActorCriticPolicy, batch: EpisodeBatch) -> th.Tensor
 
 
 def _with_last_observations(batch: EpisodeBatch) -> tuple[Steps, th.Tensor]:
-    """Every episode with what was observed after its last row as one row more.
+    """Every episode with what was observed after its last row as one row more, as values are asked for.
 
     :return: all rows, and ``(n_rows,)`` bool, which are those
     """
@@ -122,10 +122,8 @@ def _with_last_observations(batch: EpisodeBatch) -> tuple[Steps, th.Tensor]:
         observations = {key: both(rows, last[key]) for key, rows in batch.observations.items()}
     else:
         observations = both(batch.observations, batch.last_observations)  # type: ignore[arg-type]
-    nothing = batch.rewards.new_zeros(())
-    extras = {name: both(rows, nothing.to(rows.dtype)) for name, rows in batch.extras.items()}
-    actions = both(batch.actions, nothing.to(batch.actions.dtype))
-    return Steps(observations, actions, extras, index.episode, batch.memory), is_last
+    actions = both(batch.actions, batch.actions.new_zeros(()))
+    return Steps(observations, actions, episode=index.episode, memory=batch.memory), is_last
 
 
 def _through(net: nn.Sequential, head: nn.Module, observations: th.Tensor) -> th.Tensor:

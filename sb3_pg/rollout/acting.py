@@ -108,7 +108,7 @@ class RolloutActor:
         if self._actor.memory is not None:
             self._actor.memory = forgotten(self._actor.memory, episode_starts)
             if self._buffer.pos == 0:  # the one place where an episode may begin in its middle
-                self._buffer.first_memory = {name: part.cpu().numpy() for name, part in self._actor.memory.items()}
+                self._buffer.memories.begin({name: part.cpu().numpy() for name, part in self._actor.memory.items()})
         try:
             actions = self._actor.act(obs, told)
             self.extras = {**told, **self._actor.latents} if self._actor.latents else told

@@ -97,7 +97,8 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         # Of each environment, step by step: episodes finished, whether the running one was seen from its beginning
         self._finished, self._seen_from_start = self._running.finished, self._running.seen_from_start
         self._found: FoundEpisodes | None = None
-        self._memories = Memories()
+        #: What a policy that remembers knew where rollouts began.
+        self.memories = Memories()
         self._holds = False
         self.shown = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
@@ -112,8 +113,8 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         else:
             self._read(self._found.timeline)
             self._running = self._found.running(self._seen_from_start)
-            carried = self._running.carried
-            self._memories = self._memories.kept(None if carried is None else carried.fields.get(_MEMORY))
+        carried = self._running.carried
+        self.memories = self.memories.kept(None if carried is None else carried.fields.get(_MEMORY))
         self._found, self.shown, self._holds = None, None, False
         super().reset()
         self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
@@ -121,7 +122,7 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
     def forget(self) -> None:
         """Drop the memory of unfinished episodes, because the next rollout does not continue them."""
         self._found, self._running, self._holds = None, Running.nothing(self.n_envs), False
-        self._memories = Memories()
+        self.memories = Memories()
         self._finished, self._seen_from_start = self._running.finished.copy(), self._running.seen_from_start.copy()
 
     def hold(self) -> None:
@@ -191,8 +192,8 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
         timeline.add("log_probs", self._column_by_time("log_probs"))
         for name, array in self._extras.items():
             timeline.add(EXTRA + name, array[: self.pos])
-        if self.first_memory:
-            timeline.add(_MEMORY, self._memories.marks(self.first_memory, self.pos))
+        if (marks := self.memories.marks(self.pos)) is not None:
+            timeline.add(_MEMORY, marks)
         shown = {name: column[: self.pos] for name, column in (self.shown or {}).items()}
         shown["values"] = timeline.field("values")
         for name, before in shown.items():
@@ -282,7 +283,7 @@ class EpisodeRolloutBuffer(StepRecorder, ColumnsOnDemand):
     def _memory(self, timeline: Timeline, first: np.ndarray) -> dict[str, th.Tensor]:
         """What was known before some first rows."""
         marks = timeline.taker(first)(_MEMORY) if timeline.has(_MEMORY) else None
-        return {} if marks is None else {name: self._tensor(part) for name, part in self._memories.at(marks).items()}
+        return {} if marks is None else {name: self._tensor(part) for name, part in self.memories.at(marks).items()}
 
     def _what_follows(self, timeline: Timeline, last: np.ndarray, done: np.ndarray) -> dict[str, Any]:
         """The observations after some last rows, and whether their value counts; nothing if they are not kept."""

@@ -16,23 +16,24 @@ class Memories:
         self._by_number: dict[int, dict[str, np.ndarray]] = {}
         # What a memory of nothing looks like
         self._nothing: dict[str, np.ndarray] = {}
-        self._last_number = 0
-        self._newest: Mapping[str, np.ndarray] | None = None
+        # Of each environment's before this rollout; none yet, or of a policy that does not remember
         self._numbers = np.zeros(0, dtype=np.int64)
 
-    def marks(self, memory: Mapping[str, np.ndarray], n_steps: int) -> np.ndarray:
-        """``(n_steps, n_envs)`` the marks of a rollout's rows.
+    def begin(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Keep what was known before the first step of a rollout.
 
-        :param memory: name -> ``(n_envs, ...)`` before the first of them; the same object each time of the same rollout
+        :param memory: name -> ``(n_envs, ...)``
         """
-        if memory is not self._newest:
-            self._newest = memory
-            self._nothing = {name: np.zeros_like(part[0]) for name, part in memory.items()}
-            n_envs = len(next(iter(memory.values())))
-            self._numbers = self._last_number + 1 + np.arange(n_envs)
-            self._last_number += n_envs
-            for env, number in enumerate(self._numbers.tolist()):
-                self._by_number[number] = {name: part[env] for name, part in memory.items()}
+        self._nothing = {name: np.zeros_like(part[0]) for name, part in memory.items()}
+        n_envs = len(next(iter(memory.values())))
+        self._numbers = max(self._by_number, default=0) + 1 + np.arange(n_envs)
+        for env, number in enumerate(self._numbers.tolist()):
+            self._by_number[number] = {name: part[env] for name, part in memory.items()}
+
+    def marks(self, n_steps: int) -> np.ndarray | None:
+        """``(n_steps, n_envs)`` the marks of a rollout's rows; None where nothing began it."""
+        if len(self._numbers) == 0:
+            return None
         marks = np.zeros((n_steps, len(self._numbers)), dtype=np.int64)
         marks[0] = self._numbers
         return marks
@@ -52,13 +53,14 @@ class Memories:
         }
 
     def kept(self, marks: np.ndarray | None) -> Memories:
-        """These, but for all that no row waits with.
+        """These, but for all that no row waits with: for the next rollout.
 
         :param marks: ``(n_rows,)`` of those that wait
         """
         waiting = set() if marks is None else set(marks.tolist())
         other = copy.copy(self)
         other._by_number = {number: one for number, one in self._by_number.items() if number in waiting}
+        other._numbers = self._numbers[:0]
         return other
 
 

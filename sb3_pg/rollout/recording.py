@@ -30,8 +30,6 @@ class StepRecorder(RolloutBuffer):
         self.truncated = np.zeros(shape, dtype=bool)
         self.terminal_values = np.zeros(shape, dtype=np.float32)
         self._extras: dict[str, np.ndarray] = {}
-        #: Name -> ``(n_envs, ...)`` what a policy that remembers knew before the first step.
-        self.first_memory: dict[str, np.ndarray] = {}
         #: ``(n_steps, n_envs)`` bool, whether something follows the row that was observed.
         self.is_followed = np.zeros(shape, dtype=bool)
         kept = self._observation_arrays() if self.keep_last_observations else {}

@@ -53,8 +53,9 @@ class MaskableLstmCriticPolicy(LstmCriticPolicy):
         self.action_dist = make_masked_proba_distribution(self.action_space)
         self.action_net = self.action_dist.proba_distribution_net(latent_dim=self.mlp_extractor.latent_dim_pi)
         if self.ortho_init:
-            self.action_net.apply(partial(self.init_weights, gain=0.01))
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+            self.action_net.apply(
+                partial(self.init_weights, gain=0.01)
+            )  # sb3-contrib's constructor makes the optimizer
 
     def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> MaskableDistribution:
         masked = cast(MaskableDistribution, self.action_dist)

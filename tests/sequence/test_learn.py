@@ -380,6 +380,8 @@ def test_states_of_another_shape(policy: str, policy_kwargs: dict[str, Any]) -> 
         ("MlpAttentionPolicy", {"n_layers": 1.5}, "n_layers must be an integer >= 1"),
         ("MlpLstmPolicy", {"lstm_hidden_size": 0}, "policy=LstmActorPolicy cannot be built"),
         ("MlpLstmPolicy", {"lstm_size": 8}, "policy=LstmActorPolicy cannot be built"),
+        ("MlpLstmPolicy", {"forget_bias": -1}, "forget_bias must be a number >= 0"),
+        ("MlpLstmPolicy", {"forget_bias": 1, "lstm_kwargs": {"bias": False}}, "forget_bias must be 0 where"),
     ],
 )
 def test_networks_that_cannot_be(policy: str, policy_kwargs: dict[str, Any], message: str) -> None:

@@ -206,6 +206,31 @@ def test_divergence_and_its_curvature(kind: str) -> None:
     assert float(shifted) == pytest.approx(0.5 * size**2 * float(curvature), rel=0.05)
 
 
+@pytest.mark.parametrize("more", [{}, {"n_lstm_layers": 2}], ids=str)
+def test_a_bias_of_the_forget_gates_is_theirs_alone(more: dict[str, Any]) -> None:
+    """Of the actor's LSTM and of the critic's, in each layer: with nothing to see, sigmoid(3) of a cell is kept."""
+    policies = []
+    for forget_bias in (0.0, 3.0):
+        th.manual_seed(0)
+        one = LstmCriticPolicy(OBSERVED, SPACES["Discrete"], lambda _: 0.0, forget_bias=forget_bias, **SMALL_LSTM, **more)
+        policies.append(one)
+    before, after = (dict(one.named_parameters()) for one in policies)
+    moved = {name for name, parameter in after.items() if not th.equal(parameter, before[name])}
+    assert moved == {name for name in before if name.startswith("lstm_") and "bias_ih" in name}
+    assert len(moved) == 2 * more.get("n_lstm_layers", 1)
+    lstm = policies[1].lstm_critic
+    assert lstm is not None
+    with th.no_grad():
+        for name, parameter in lstm.named_parameters():
+            # What was drawn is taken away, as is all that comes in
+            parameter.sub_(before[f"lstm_critic.{name}"])
+        zeros = th.zeros(1, 1, lstm.input_size)
+        hidden = th.zeros(lstm.num_layers, 1, lstm.hidden_size)
+        cell = th.ones_like(hidden)
+        kept = lstm(zeros, (hidden, cell))[1][1]
+    assert th.allclose(kept, th.sigmoid(th.tensor(3.0)) * cell, atol=1e-6)
+
+
 def test_padding_is_seen_by_nobody() -> None:
     """Rows that fill up sequences are rows of the sequences themselves, and what is said of them is dropped."""
     rows, lengths = th.arange(1.0, 12.0)[:, None], th.tensor([1, 3, 7])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +26,33 @@ from sb3_pg.compare.records import Record
 PAGE, ARCHIVE, FOLDER = Path("docs/results/memory.md"), Path("docs/results/memory/runs.tar.xz"), Path("runs/memory")
 #: By which nothing was chosen.
 SEEDS = range(20, 25)
-#: What a network is given, whatever the algorithm; without layers behind it a memory is learned sooner.
+#: What a network is given, whatever the algorithm and the task.
 NETWORKS: dict[str, dict[str, Any]] = {
     "MLP": {"policy": "MlpPolicy"},
-    "LSTM": {"policy": "MlpLstmPolicy", "policy_kwargs": {"lstm_hidden_size": 64, "net_arch": []}},
-    "Transformer": {
-        "policy": "MlpAttentionPolicy",
-        "policy_kwargs": {"context_length": 32, "d_model": 32, "net_arch": []},
-    },
+    "LSTM": {"policy": "MlpLstmPolicy", "policy_kwargs": {"lstm_hidden_size": 64}},
+    "Transformer": {"policy": "MlpAttentionPolicy", "policy_kwargs": {"d_model": 32, "n_layers": 1}},
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """An environment, with its budget.
+    """An environment, with its budgets.
 
+    :param n_steps: of the algorithms with a critic
+    :param n_steps_reinforce: of REINFORCE, which takes one plain step where the others take many
     :param solved: share of the optimum that counts as reached
     :param settings: of all algorithms
-    :param own: an algorithm's, beside these
+    :param reinforce: of REINFORCE, beside these
+    :param kwargs: network -> ``policy_kwargs`` beside its own
     """
 
     env_id: str
     n_steps: int
+    n_steps_reinforce: int
     solved: float
     settings: dict[str, Any]
-    own: dict[type[BaseAlgorithm], dict[str, Any]]
+    reinforce: dict[str, Any]
+    kwargs: dict[str, dict[str, Any]]
 
     @property
     def optimum(self) -> float:
@@ -61,65 +64,89 @@ class Task:
         """The id by which Gymnasium finds it in any process."""
         return f"benchmarks.memory_tasks:{self.env_id}"
 
+    def network(self, name: str) -> dict[str, Any]:
+        """Its settings here."""
+        own = NETWORKS[name]
+        return own | {"policy_kwargs": own["policy_kwargs"] | self.kwargs[name]} if name in self.kwargs else own
 
+
+#: Without layers behind it a memory is learned sooner, and where it has to last, an LSTM has to begin by remembering.
+LONG: dict[str, dict[str, Any]] = {
+    "LSTM": {"net_arch": [], "forget_bias": 3.0},
+    "Transformer": {"net_arch": [], "context_length": 32},
+}
+EXPLORING = {"n_steps": 32, "ent_coef": 0.05}
 TASKS = (
-    Task("RepeatFirst-v0", 100_000, 0.99, {}, {REINFORCE: {"n_steps": 64}}),
-    Task("TMaze-v0", 200_000, 0.99, {}, {REINFORCE: {"n_steps": 64}}),
-    Task("CartPoleNoVelocity-v0", 200_000, 0.95, {"normalize": True}, {REINFORCE: {"n_steps": 128}}),
+    Task("RepeatFirst-v0", 50_000, 100_000, 0.99, {}, EXPLORING, LONG),
+    Task("TMaze-v0", 75_000, 200_000, 0.99, {}, EXPLORING, LONG),
+    Task(
+        "CartPoleNoVelocity-v0",
+        150_000,
+        300_000,
+        0.95,
+        {"normalize": True},
+        {"n_steps": 64, "learning_rate": "lin_0.003"},
+        {"LSTM": {"net_arch": [64]}, "Transformer": {"net_arch": [64], "context_length": 8}},
+    ),
 )
 ALGORITHMS: tuple[type[BaseAlgorithm], ...] = (REINFORCE, VanillaPG, OffPolicyISPG)
 
 
-def contenders(task: Task) -> list[Contender]:
-    """Every algorithm with every network, and sb3-contrib's RecurrentPPO with the LSTM."""
-    ours = [
-        contender(f"{algorithm.__name__}, {name}", algorithm, **network | task.settings | task.own.get(algorithm, {}))
-        for algorithm in ALGORITHMS
-        for name, network in NETWORKS.items()
-    ]
-    return [*ours, Contender("RecurrentPPO, LSTM", "ppo_lstm", NETWORKS["LSTM"] | task.settings)]
+def contenders(task: Task) -> dict[str, tuple[Contender, int]]:
+    """Label -> every algorithm with every network, and sb3-contrib's RecurrentPPO with the LSTM, and its budget."""
+    found: dict[str, tuple[Contender, int]] = {}
+    for algorithm, name in product(ALGORITHMS, NETWORKS):
+        label, settings, n_steps = f"{algorithm.__name__}, {name}", task.network(name) | task.settings, task.n_steps
+        if algorithm is REINFORCE:
+            settings, n_steps = settings | task.reinforce, task.n_steps_reinforce
+        found[label] = contender(label, algorithm, **settings), n_steps
+    lstm = task.network("LSTM")
+    theirs = {name: value for name, value in lstm["policy_kwargs"].items() if name != "forget_bias"}
+    settings = lstm | {"policy_kwargs": theirs} | task.settings
+    label = "RecurrentPPO, LSTM"
+    return found | {label: (Contender(label, "ppo_lstm", settings), task.n_steps)}
 
 
 def records_of(task: Task) -> list[Record]:
     """All runs of a task."""
     return [
         record
-        for one in contenders(task)  # each apart, as its runs are those of its own code
-        for record in trained(FOLDER, [one], task.module_id, SEEDS, task.n_steps, n_eval_episodes=50)
+        for one, n_steps in contenders(task).values()  # each apart, as its runs are those of its own code
+        for record in trained(FOLDER, [one], task.module_id, SEEDS, n_steps, n_eval_episodes=50)
     ]
 
 
 def table(task: Task, records: Sequence[Record]) -> str:
     """A line for each contender."""
     lines = [
-        "| | seeds that reach the optimum | final score, median | lowest | seconds of a run |",
-        "|---|---|---|---|---|",
+        "| | environment steps | seeds that reach the optimum | final score, median | lowest | seconds of a run |",
+        "|---|---|---|---|---|---|",
     ]
-    for one in contenders(task):
-        own = [record for record in records if record.algorithm == one.label]
+    for label, (_, n_steps) in contenders(task).items():
+        own = [record for record in records if record.algorithm == label]
         scores = np.array([np.mean(there(record.evaluations).returns[-1]) for record in own])
-        reached = int((scores >= task.solved * task.optimum).sum())
+        reached = f"{int((scores >= task.solved * task.optimum).sum())} of {len(own)}"
         seconds = np.median([record.facts.get("train_seconds", np.nan) for record in own])
-        lines.append(
-            f"| {one.label} | {reached} of {len(own)} | {np.median(scores):.2f} | {scores.min():.2f} | {seconds:.0f} |"
-        )
+        cells = [label, f"{n_steps:,}", reached, f"{np.median(scores):.2f}", f"{scores.min():.2f}", f"{seconds:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def page(found: dict[Task, list[Record]]) -> str:
     """A section for each task."""
     sections = "\n\n".join(
-        f"## {task.env_id}\n\n{task.n_steps:,} environment steps; the optimum is {task.optimum:g}, and a final score "
-        f"of {task.solved * task.optimum:g} counts as reaching it.\n\n{table(task, records)}"
+        f"## {task.env_id}\n\nThe optimum is {task.optimum:g}; a final score of {task.solved * task.optimum:g} counts "
+        f"as reaching it.\n\n{table(task, records)}"
         for task, records in found.items()
     )
     return f"""# Tasks that need a memory
 
 Made by `python -m benchmarks.memory`. 8 environments, seeds {SEEDS[0]} to {SEEDS[-1]}, by which nothing was chosen;
-defaults but for what `benchmarks/memory.py` says: LSTMs of 64 units, Transformers with 32 numbers a step and a context
-of 32, nothing behind them. A score is the mean return of 50 episodes of the deterministic policy after the last update.
-`RepeatFirst` asks after ten steps for the first observation, `TMaze` at the end of a corridor for the sign at its
-beginning (`benchmarks/memory_tasks.py`); CartPole's velocities are hidden.
+defaults but for what `benchmarks/memory.py` says: LSTMs of 64 units, Transformers of one block with 32 numbers a
+step. A score is the mean return of 50 episodes of the deterministic policy after the last update. `RepeatFirst` asks
+after ten steps for the first observation, `TMaze` at the end of a corridor for the sign at its beginning
+(`benchmarks/memory_tasks.py`); CartPole's velocities are hidden. Where our LSTMs begin with a `forget_bias` of 3,
+RecurrentPPO's does not, which has no such argument. Two runs at a time, a thread each.
 
 {sections}
 """

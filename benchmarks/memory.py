@@ -88,7 +88,7 @@ TASKS = (
         {
             REINFORCE: {"n_steps": 128, "learning_rate": "lin_0.003", "gamma": 1.0},
             # Plain steps: natural ones differentiate twice through 500 steps of an LSTM, twice as slow
-            VanillaPG: {"n_steps": 64, "learning_rate": "lin_0.003"},
+            VanillaPG: {"n_steps": 32, "learning_rate": "lin_0.001", "normalize_advantage": True},
         },
         {"LSTM": {"net_arch": []}, "Transformer": {"net_arch": [], "context_length": 8}},
     ),

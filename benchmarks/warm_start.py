@@ -50,7 +50,7 @@ class Task:
 
 TASKS = (
     Task("CartPole-v1", REINFORCE, 60_000, 100_000, 10_000, 475.0),
-    Task("LunarLander-v3", VanillaPG, 500_000, 200_000, 25_000, 200.0),
+    Task("Acrobot-v1", VanillaPG, 100_000, 100_000, 10_000, -100.0),
 )
 
 

@@ -75,19 +75,35 @@ LONG: dict[str, dict[str, Any]] = {
     "LSTM": {"net_arch": [], "forget_bias": 3.0},
     "Transformer": {"net_arch": [], "context_length": 32},
 }
-EXPLORING: dict[type[BaseAlgorithm], dict[str, Any]] = {REINFORCE: {"n_steps": 32, "ent_coef": 0.05}}
+EXPLORING = {"n_steps": 32, "ent_coef": 0.05}
 TASKS = (
-    Task("RepeatFirst-v0", 40_000, 100_000, range(20, 25), 0.99, {}, EXPLORING, LONG),
-    Task("TMaze-v0", 60_000, 200_000, range(20, 25), 0.99, {}, EXPLORING, LONG),
+    Task("RepeatFirst-v0", 40_000, 100_000, range(20, 25), 0.99, {}, {REINFORCE: EXPLORING}, LONG),
     Task(
-        "CartPoleNoVelocity-v0",
-        120_000,
+        "TMaze-v0",
+        100_000,
         300_000,
         range(30, 35),
+        0.99,
+        {},
+        {REINFORCE: EXPLORING | {"learning_rate": 0.002}},
+        LONG,
+    ),
+    Task(
+        "CartPoleNoVelocity-v0",
+        200_000,
+        400_000,
+        range(40, 45),
         0.95,
         {"normalize": True},
         {
-            REINFORCE: {"n_steps": 128, "learning_rate": "lin_0.003", "gamma": 1.0, "baseline": "value"},
+            REINFORCE: {
+                "n_steps": 64,
+                "learning_rate": "lin_0.001",
+                "gamma": 1.0,
+                "baseline": "value",
+                "normalize_advantage": True,
+                "ent_coef": 0.01,
+            },
             # Plain steps: natural ones differentiate twice through 500 steps of an LSTM, twice as slow
             VanillaPG: {"n_steps": 32, "learning_rate": "lin_0.001", "normalize_advantage": True},
         },

@@ -172,12 +172,12 @@ such argument.
 
 
 def main() -> int:
-    """Train what is missing; write the page."""
+    """Train what is missing; write the page, with a section more after each task."""
     stamp, found = Stamp.now(PAGE), dict[Task, list[Record]]()
     for task in TASKS:
         with kept(FOLDER, ARCHIVE):
             found[task] = records_of(task)
-    publish(page(found), PAGE, stamp)
+        publish(page(found), PAGE, stamp)
     return 0
 
 

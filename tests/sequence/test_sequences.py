@@ -212,8 +212,8 @@ def test_a_bias_of_the_forget_gates_is_theirs_alone(more: dict[str, Any]) -> Non
     policies = []
     for forget_bias in (0.0, 3.0):
         th.manual_seed(0)
-        one = LstmCriticPolicy(OBSERVED, SPACES["Discrete"], lambda _: 0.0, forget_bias=forget_bias, **SMALL_LSTM, **more)
-        policies.append(one)
+        kwargs: dict[str, Any] = {**SMALL_LSTM, **more, "forget_bias": forget_bias}
+        policies.append(LstmCriticPolicy(OBSERVED, SPACES["Discrete"], lambda _: 0.0, **kwargs))
     before, after = (dict(one.named_parameters()) for one in policies)
     moved = {name for name, parameter in after.items() if not th.equal(parameter, before[name])}
     assert moved == {name for name in before if name.startswith("lstm_") and "bias_ih" in name}

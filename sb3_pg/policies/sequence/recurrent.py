@@ -61,7 +61,7 @@ class LstmCriticPolicy(SavedWhole, RecurrentActorCriticPolicy):
     :param forget_bias: added to the biases of the forget gates as PyTorch draws them. At 0 an LSTM that has learned
         nothing yet keeps about half of what it knows from step to step, at 3 about 95% (Gers et al. 2000, "Learning to
         forget"; Jozefowicz et al. 2015, "An empirical exploration of recurrent network architectures").
-    :raises ValueError: for one that is no number of at least 0, or that asks for biases where ``lstm_kwargs`` takes them away
+    :raises ValueError: for one that is no number of at least 0, or above 0 where ``lstm_kwargs`` has ``bias=False``
     """
 
     whole_episodes = True

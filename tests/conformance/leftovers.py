@@ -72,12 +72,7 @@ LEFTOVERS: dict[str, dict[str, str]] = {
             "MaskablePPO's assert: it refuses Box actions, of which ours learns without masks"
         ),
     },
-    "RecurrentPPO=sb3_pg:OffPolicyISPG": {
-        "tests/test_lstm.py::test_ppo_lstm_performance": (
-            "RecurrentPPO's tuning: with its normalised advantages, and no bound on the KL, ours reaches 500 too; with "
-            "its own defaults 50,000 steps are too few"
-        ),
-    },
+    "RecurrentPPO=sb3_pg:OffPolicyISPG": {},
     # VanillaPG under TRPO's names: its batch_size is our value_batch_size, its learning rate the critic's
     "TRPO=tests.conformance.as_trpo:VanillaPGAsTRPO": {
         "tests/test_run.py::test_trpo_params": "TRPO's sub_sampling_factor: VanillaPG computes F on the whole batch",

@@ -18,7 +18,7 @@ import sb3_contrib
 import stable_baselines3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from tests.conformance.leftovers import LEFTOVERS
+from tests.conformance.leftovers import LEFTOVERS, Borderline
 
 PACKAGES = (stable_baselines3, sb3_contrib)
 
@@ -114,7 +114,8 @@ def mark_leftovers(items: list[pytest.Function], reasons: dict[str, str]) -> set
     unused = set(reasons)
     for item in items:
         for name in {item.nodeid, item.nodeid.partition("[")[0]} & reasons.keys():
-            item.add_marker(pytest.mark.xfail(reason=reasons[name], strict=True))
+            reason = reasons[name]
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=not isinstance(reason, Borderline)))
             unused.discard(name)
     return unused
 

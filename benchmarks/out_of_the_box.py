@@ -139,7 +139,7 @@ PPO and A2C are Stable-Baselines3's.
 
 
 def main() -> int:
-    """Train what is missing; write the reports and the page."""
+    """Train what is missing; write the reports, and the page with a section more after each number of environments."""
     stamp = Stamp.now(PAGE)
     ends, found = scale(), dict[int, Comparison]()
     for n_envs in N_ENVS:
@@ -150,7 +150,7 @@ def main() -> int:
         (RESULTS / folder).mkdir(parents=True, exist_ok=True)
         for file in KEPT:
             shutil.copyfile(written / file, RESULTS / folder / file)
-    publish(page(found, ends), PAGE, stamp)
+        publish(page(found, ends), PAGE, stamp)
     return 0
 
 

@@ -2,15 +2,18 @@
 
 A leftover is a test of the original's tuning or name, or of something that the swapped class does not have by design
 (a critic, GAE). A difference in the interface is a bug, not a leftover. Each entry is expected to fail: the day it
-passes, or no longer names a test, the run fails until it is taken off the list. One that learns just enough or just too
-little, by how a processor rounds, is ``Borderline`` and may do either.
+passes, or no longer names a test, the run fails until it is taken off the list. One that learns just enough in one
+place and just too little in another is ``Borderline``.
 """
 
 from __future__ import annotations
 
 
 class Borderline(str):
-    """The reason of a leftover that fails on some processors and passes on others, the code being the same."""
+    """The reason of a leftover that was seen to miss its threshold and to reach it, the code being the same.
+
+    It may do either, but nothing else: an error that is not the threshold's is a failure.
+    """
 
 
 PPO_STEPS = "PPO's tuning: it takes a step on every 64 rows by default, OffPolicyISPG one on every 256"

@@ -114,8 +114,9 @@ def mark_leftovers(items: list[pytest.Function], reasons: dict[str, str]) -> set
     unused = set(reasons)
     for item in items:
         for name in {item.nodeid, item.nodeid.partition("[")[0]} & reasons.keys():
-            reason = reasons[name]
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=not isinstance(reason, Borderline)))
+            may_pass = isinstance(reasons[name], Borderline)
+            raises = AssertionError if may_pass else None
+            item.add_marker(pytest.mark.xfail(reason=reasons[name], strict=not may_pass, raises=raises))
             unused.discard(name)
     return unused
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rl_zoo3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks.memory_tasks import OPTIMUM
@@ -22,6 +23,7 @@ from benchmarks.runs import contender, kept, there, trained
 from sb3_pg import REINFORCE, OffPolicyISPG, VanillaPG
 from sb3_pg.compare.grid import Contender
 from sb3_pg.compare.records import Record
+from sb3_pg.zoo.configs import read_configs
 
 PAGE, ARCHIVE, FOLDER = Path("docs/results/memory.md"), Path("docs/results/memory/runs.tar.xz"), Path("runs/memory")
 #: What a network is given, whatever the algorithm and the task.
@@ -41,8 +43,9 @@ class Task:
     :param seeds: by which nothing was chosen
     :param solved: share of the optimum that counts as reached
     :param settings: of all algorithms
-    :param own: of an algorithm, beside these
+    :param own: of an algorithm, or of one with one network, beside these
     :param kwargs: network -> ``policy_kwargs`` beside its own
+    :param zoo_id: what the Zoo calls it, if it has tuned RecurrentPPO for it
     """
 
     env_id: str
@@ -51,8 +54,9 @@ class Task:
     seeds: range
     solved: float
     settings: dict[str, Any]
-    own: dict[type[BaseAlgorithm], dict[str, Any]]
+    own: dict[type[BaseAlgorithm] | tuple[type[BaseAlgorithm], str], dict[str, Any]]
     kwargs: dict[str, dict[str, Any]]
+    zoo_id: str | None = None
 
     @property
     def optimum(self) -> float:
@@ -63,6 +67,11 @@ class Task:
     def module_id(self) -> str:
         """The id by which Gymnasium finds it in any process."""
         return f"benchmarks.memory_tasks:{self.env_id}"
+
+    def settings_of(self, algorithm: type[BaseAlgorithm], network: str) -> dict[str, Any]:
+        """All settings of an algorithm with a network."""
+        own = self.own.get(algorithm, {}) | self.own.get((algorithm, network), {})
+        return self.network(network) | self.settings | own
 
     def network(self, name: str) -> dict[str, Any]:
         """Its settings here."""
@@ -92,7 +101,7 @@ TASKS = (
         "CartPoleNoVelocity-v0",
         200_000,
         400_000,
-        range(40, 45),
+        range(50, 55),
         0.95,
         {"normalize": True},
         {
@@ -104,10 +113,13 @@ TASKS = (
                 "normalize_advantage": True,
                 "ent_coef": 0.01,
             },
+            (REINFORCE, "LSTM"): {"n_steps": 256, "learning_rate": "lin_0.003"},
             # Plain steps: natural ones differentiate twice through 500 steps of an LSTM, twice as slow
-            VanillaPG: {"n_steps": 32, "learning_rate": "lin_0.001", "normalize_advantage": True},
+            VanillaPG: {"n_steps": 64, "learning_rate": "lin_0.002"},
+            OffPolicyISPG: {"learning_rate": "lin_0.001"},
         },
         {"LSTM": {"net_arch": []}, "Transformer": {"net_arch": [], "context_length": 8}},
+        "CartPoleNoVel-v1",
     ),
 )
 ALGORITHMS: tuple[type[BaseAlgorithm], ...] = (REINFORCE, VanillaPG, OffPolicyISPG)
@@ -117,14 +129,21 @@ def contenders(task: Task) -> dict[str, tuple[Contender, int]]:
     """Label -> every algorithm with every network, and sb3-contrib's RecurrentPPO with the LSTM, and its budget."""
     found: dict[str, tuple[Contender, int]] = {}
     for algorithm, name in product(ALGORITHMS, NETWORKS):
-        label, settings = f"{algorithm.__name__}, {name}", task.network(name) | task.settings
+        label = f"{algorithm.__name__}, {name}"
         n_steps = task.n_steps_reinforce if algorithm is REINFORCE else task.n_steps
-        found[label] = contender(label, algorithm, **settings | task.own.get(algorithm, {})), n_steps
+        found[label] = contender(label, algorithm, **task.settings_of(algorithm, name)), n_steps
+    label = "RecurrentPPO, LSTM"
+    return found | {label: (Contender(label, "ppo_lstm", recurrent_ppo(task)), task.n_steps)}
+
+
+def recurrent_ppo(task: Task) -> dict[str, Any]:
+    """Settings of sb3-contrib's: the Zoo's, where it has tuned them for the task, else as of ours."""
+    if task.zoo_id is not None:
+        section = read_configs(Path(there(rl_zoo3.__file__)).parent / "hyperparams/ppo_lstm.yml")[task.zoo_id]
+        return {name: value for name, value in section.items() if name != "n_timesteps"}
     lstm = task.network("LSTM")
     theirs = {name: value for name, value in lstm["policy_kwargs"].items() if name != "forget_bias"}
-    settings = lstm | {"policy_kwargs": theirs} | task.settings
-    label = "RecurrentPPO, LSTM"
-    return found | {label: (Contender(label, "ppo_lstm", settings), task.n_steps)}
+    return lstm | {"policy_kwargs": theirs} | task.settings
 
 
 def records_of(task: Task) -> list[Record]:
@@ -165,7 +184,7 @@ Made by `python -m benchmarks.memory`. 8 environments, seeds by which nothing wa
 return of 50 episodes of the deterministic policy after the last update. `RepeatFirst` asks after ten steps for the
 first observation, `TMaze` at the end of a corridor for the sign at its beginning (`benchmarks/memory_tasks.py`);
 CartPole's velocities are hidden. Where our LSTMs begin with a `forget_bias` of 3, RecurrentPPO's does not, which has no
-such argument.
+such argument; on CartPole it has the RL Zoo's own configuration of `CartPoleNoVel-v1`.
 
 {sections}
 """

@@ -13,22 +13,31 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg.policies.evaluation import NO_EXTRAS, act, empty_memory
 from sb3_pg.policies.fast.fast_actor import CategoricalActor, GaussianActor
-from sb3_pg.policies.fast.stock import is_stock
-from sb3_pg.policies.sequence.sequences import Memory
+from sb3_pg.policies.fast.stock import is_stock, is_stock_lstm
+from sb3_pg.policies.sequence.sequences import Memory, forgotten
 
 
 class Actor(Protocol):
     """Draws actions step by step, and says afterwards how likely they were.
 
-    ``obs_tensor``, ``values`` and ``log_probs`` are those of the last step, or None. ``memory`` is what the policy
-    remembers of the running episodes, None of one that does not, and ``latents`` what the last actions came of.
+    ``obs_tensor``, ``values`` and ``log_probs`` are those of the last step, or None, and ``latents`` what its actions
+    came of.
     """
 
     obs_tensor: th.Tensor | dict[str, th.Tensor] | None
     values: th.Tensor | None
     log_probs: th.Tensor | None
-    memory: Memory | None
     latents: Mapping[str, np.ndarray]
+
+    @property
+    def memory(self) -> Memory | None:
+        """What the policy remembers of the running episodes, None of one that does not."""
+
+    def forget(self, episode_starts: np.ndarray) -> None:
+        """Know nothing of the episodes that begin.
+
+        :param episode_starts: ``(n_envs,)`` bool
+        """
 
     def act(self, obs: np.ndarray | dict[str, np.ndarray], extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
         """Draw ``(n_envs, *action_shape)`` actions.
@@ -51,12 +60,17 @@ class PolicyActor:
 
     def __init__(self, policy: ActorCriticPolicy, memory: Memory | None = None):
         self._policy = policy
-        self.memory = memory
+        self.memory: Memory | None = memory
         self.latents: Mapping[str, np.ndarray] = NO_EXTRAS
         self._evaluations: list[tuple[th.Tensor, th.Tensor]] = []
         self.obs_tensor: th.Tensor | dict[str, th.Tensor] | None = None
         self.values: th.Tensor | None = None
         self.log_probs: th.Tensor | None = None
+
+    def forget(self, episode_starts: np.ndarray) -> None:
+        """See :class:`Actor`."""
+        if self.memory is not None:
+            self.memory = forgotten(self.memory, episode_starts)
 
     def act(self, obs: np.ndarray | dict[str, np.ndarray], extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
         """See :class:`Actor`."""
@@ -91,12 +105,13 @@ def actor_of(
     :param n_steps: most steps of the rollout
     :param memory: what a policy that remembers goes on with, if it is of its kind; None: with nothing
     """
-    if (empty := empty_memory(policy, n_envs)) is not None:
-        return PolicyActor(policy, memory if memory is not None and _kinds(memory) == _kinds(empty) else empty)
-    if not (may_be_fast and is_stock(policy)):
-        return PolicyActor(policy)
+    empty = empty_memory(policy, n_envs)
+    if memory is None or empty is None or _kinds(memory) != _kinds(empty):
+        memory = empty
+    if not (may_be_fast and (is_stock(policy) or is_stock_lstm(policy))):
+        return PolicyActor(policy, memory)
     kind = CategoricalActor if isinstance(policy.action_dist, CategoricalDistribution) else GaussianActor
-    return kind(policy, n_envs, n_steps)  # type: ignore[return-value]  # of observations that are arrays
+    return kind(policy, n_envs, n_steps, memory)  # type: ignore[return-value]  # of observations that are arrays
 
 
 def _kinds(memory: Memory) -> dict[str, tuple[th.Size, th.dtype, th.device]]:

@@ -28,7 +28,7 @@ from sb3_pg.data.extras import ACTION_MASKS
 from sb3_pg.policies.acting import actor_of
 from sb3_pg.policies.evaluation import NO_EXTRAS, next_values
 from sb3_pg.policies.parameters import check_parameters
-from sb3_pg.policies.sequence.sequences import Memory, forgotten
+from sb3_pg.policies.sequence.sequences import Memory
 from sb3_pg.rollout.buffers import EpisodeRolloutBuffer
 from sb3_pg.rollout.masks import masks_for
 
@@ -105,10 +105,10 @@ class RolloutActor:
         :raises ValueError: which names the policy's parameters that are not finite, if it is they that draw none
         """
         told = NO_EXTRAS if self._masks is None else {ACTION_MASKS: self._masks.read()}
-        if self._actor.memory is not None:
-            self._actor.memory = forgotten(self._actor.memory, episode_starts)
-            if self._buffer.pos == 0:  # the one place where an episode may begin in its middle
-                self._buffer.memories.begin({name: part.cpu().numpy() for name, part in self._actor.memory.items()})
+        self._actor.forget(episode_starts)
+        # A rollout's beginning is the one place where an episode may begin in its middle
+        if self._buffer.pos == 0 and (memory := self._actor.memory) is not None:
+            self._buffer.memories.begin({name: part.cpu().numpy() for name, part in memory.items()})
         try:
             actions = self._actor.act(obs, told)
             self.extras = {**told, **self._actor.latents} if self._actor.latents else told

@@ -382,6 +382,10 @@ def test_states_of_another_shape(policy: str, policy_kwargs: dict[str, Any]) -> 
         ("MlpLstmPolicy", {"lstm_size": 8}, "policy=LstmActorPolicy cannot be built"),
         ("MlpLstmPolicy", {"forget_bias": -1}, "forget_bias must be a number >= 0"),
         ("MlpLstmPolicy", {"forget_bias": 1, "lstm_kwargs": {"bias": False}}, "forget_bias must be 0 where"),
+        ("MlpLstmPolicy", {"lstm_kwargs": {"bidirectional": True}}, "has not seen the future"),
+        ("MlpLstmPolicy", {"lstm_kwargs": {"proj_size": 4}}, "lstm_hidden_size"),
+        ("MlpLstmPolicy", {"lstm_kwargs": {"num_layers": 2}}, "n_lstm_layers"),
+        ("MlpLstmPolicy", {"lstm_kwargs": 5}, "a dictionary of arguments"),
     ],
 )
 def test_networks_that_cannot_be(policy: str, policy_kwargs: dict[str, Any], message: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 import torch as th
@@ -17,8 +18,11 @@ from torch.distributions import Normal
 from sb3_pg.data.minibatches import CACHE_ROWS, pieces
 from sb3_pg.policies.evaluation import NO_EXTRAS
 from sb3_pg.policies.fast.kept_critic import KeptCritic
+from sb3_pg.policies.fast.recurrence import Recurrence
 from sb3_pg.policies.fast.stock import categorical_log_prob, layers
 from sb3_pg.policies.fast.watch import Watch
+from sb3_pg.policies.sequence.recurrent import LstmCriticPolicy
+from sb3_pg.policies.sequence.sequences import Memory
 
 #: Most multiplications of a product that one thread does about as fast as several. Those that were awake for it stay so
 #: for some milliseconds, in the way of the environments' own threads, or of the other library's.
@@ -31,20 +35,24 @@ class FastActor(ABC):
     It reads the actor's parameters where they are, so that an edit in place counts from the next step on; what was
     replaced, and any edit of the critic, :meth:`fits` finds out.
 
-    :param policy: for which :func:`~sb3_pg.policies.fast.stock.is_stock` holds
+    :param policy: for which :func:`~sb3_pg.policies.fast.stock.is_stock` holds, or ``is_stock_lstm``
     :param n_envs: observations of a step
     :param n_steps: most steps of the rollout
+    :param memory: what an LSTM policy knows of the running episodes
     """
 
     # What a callback knows from SB3's locals; a fast actor has none of it before the rollout's end
-    obs_tensor = values = log_probs = memory = None
+    obs_tensor = values = log_probs = None
     latents = NO_EXTRAS
     #: ``(n_steps, n_envs, ...)`` what was drawn: a callback may edit the actions that it was given
     _drawn: th.Tensor
 
-    def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int):
+    def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int, memory: Memory | None = None):
         self._policy = policy
         self._n_envs = n_envs
+        self._recurrence = None
+        if memory is not None:
+            self._recurrence = Recurrence(cast(LstmCriticPolicy, policy), n_steps, memory)
         self._watch: Watch | None = None
         self._critic = KeptCritic(policy)
         self._hidden = list(layers(policy.mlp_extractor.policy_net, policy.action_net))
@@ -65,6 +73,19 @@ class FastActor(ABC):
         :return: ``(n_envs, *action_shape)``
         """
 
+    @property
+    def memory(self) -> Memory | None:
+        """What an LSTM policy knows of the running episodes after the last step."""
+        return None if self._recurrence is None else self._recurrence.memory
+
+    def forget(self, episode_starts: np.ndarray) -> None:
+        """Know nothing of the episodes that begin.
+
+        :param episode_starts: ``(n_envs,)`` bool
+        """
+        if self._recurrence is not None and episode_starts.any():
+            self._recurrence.forget(episode_starts)
+
     def watch(self) -> None:
         """Look closely at what the policy is made of, for :meth:`fits` to compare with."""
         self._watch = Watch(self._policy)
@@ -83,7 +104,8 @@ class FastActor(ABC):
         actions = self._drawn[: self._pos].flatten(0, 1)
         with th.no_grad():
             log_probs = [self._log_prob(rows, actions[rows]) for rows in pieces(len(actions), CACHE_ROWS)]
-        return self._critic.values(observations), th.cat(log_probs)
+        seen = observations if self._recurrence is None else self._recurrence.critic_latents()
+        return self._critic.values(seen), th.cat(log_probs)
 
     @abstractmethod
     def _log_prob(self, rows: slice, actions: th.Tensor) -> th.Tensor: ...
@@ -98,8 +120,8 @@ class CategoricalActor(FastActor):
     The very actions that the policy would draw, but for less than one in a million, which a rounding decides.
     """
 
-    def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int):
-        super().__init__(policy, n_envs, n_steps)
+    def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int, memory: Memory | None = None):
+        super().__init__(policy, n_envs, n_steps, memory)
         self._steps = [
             (_linear(layer, n_envs), room.numpy(), activation)
             for (layer, activation), room in zip(self._hidden, self._rooms, strict=True)
@@ -112,6 +134,8 @@ class CategoricalActor(FastActor):
     def act(self, obs: np.ndarray, extras: Mapping[str, np.ndarray] = NO_EXTRAS) -> np.ndarray:
         """See :meth:`FastActor.act`."""
         hidden = np.asarray(obs, dtype=np.float32).reshape(self._n_envs, -1)
+        if self._recurrence is not None:
+            hidden = self._recurrence.step(th.as_tensor(hidden)).numpy()
         for linear, room, activation in self._steps:
             linear(hidden, room)
             if activation is nn.Tanh:
@@ -153,8 +177,8 @@ def _linear(layer: nn.Linear, n_rows: int) -> Callable[[np.ndarray, np.ndarray],
 class GaussianActor(FastActor):
     """In PyTorch, bit for bit what the policy does: the rounding of an action would go on into the environment."""
 
-    def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int):
-        super().__init__(policy, n_envs, n_steps)
+    def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int, memory: Memory | None = None):
+        super().__init__(policy, n_envs, n_steps, memory)
         self._shape = (n_envs, *(policy.action_space.shape or ()))
         # A callback may set log_std in the middle of a rollout
         self._stds = policy.log_std.detach().new_empty(n_steps, self._last.out_features)
@@ -179,6 +203,8 @@ class GaussianActor(FastActor):
 
     def _act(self, obs: np.ndarray) -> np.ndarray:
         hidden = th.as_tensor(obs, dtype=th.float32).reshape(self._n_envs, -1)
+        if self._recurrence is not None:
+            hidden = self._recurrence.step(hidden)
         for weight, bias, room, activation in self._steps:
             hidden = th.addmm(bias, hidden, weight, out=room)
             if activation is nn.Tanh:

@@ -15,9 +15,9 @@ from sb3_pg.policies.passes import through
 
 
 class KeptCritic:
-    """What the critic says now, also later.
+    """What the critic says now, also later; of an LSTM policy the layers behind its LSTM.
 
-    :param policy: for which :func:`~sb3_pg.policies.fast.stock.is_stock` holds
+    :param policy: for which :func:`~sb3_pg.policies.fast.stock.is_stock` holds, or ``is_stock_lstm``
     """
 
     def __init__(self, policy: ActorCriticPolicy):

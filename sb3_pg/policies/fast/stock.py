@@ -1,4 +1,4 @@
-"""SB3's MLP policy seen as the few matrix products that it is, where it is nothing else."""
+"""SB3's MLP policy seen as the few matrix products that it is, where it is nothing else; and the LSTM one."""
 
 from __future__ import annotations
 
@@ -16,32 +16,30 @@ from torch.nn import functional as F
 
 from sb3_pg.policies.actor import ActorPolicy, ZeroValue
 from sb3_pg.policies.critic import CriticPolicy
+from sb3_pg.policies.sequence.recurrent import LstmActorPolicy, LstmCriticPolicy
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU)
+_OF_A_POLICY = ("__call__", "forward", "extract_features", "predict_values", "_get_action_dist_from_latent")
 #: What may not have been replaced, on an object or on its class, where the layers are run without it.
-METHODS = {
-    ActorCriticPolicy: (
-        "__call__",
-        "forward",
-        "extract_features",
-        "evaluate_actions",
-        "predict_values",
-        "_get_action_dist_from_latent",
-    ),
+METHODS: dict[type, tuple[str, ...]] = {
+    ActorCriticPolicy: (*_OF_A_POLICY, "evaluate_actions"),
+    LstmCriticPolicy: (*_OF_A_POLICY, "step", "_process_sequence"),
+    LstmActorPolicy: (*_OF_A_POLICY, "step", "_process_sequence"),
     FlattenExtractor: ("forward", "__call__"),
     MlpExtractor: ("forward", "forward_actor", "forward_critic", "__call__"),
     nn.Sequential: ("forward", "__call__"),
     nn.Linear: ("forward", "__call__"),
+    nn.LSTM: ("forward", "__call__"),
     nn.Tanh: ("forward", "__call__"),
     nn.ReLU: ("forward", "__call__"),
     CategoricalDistribution: ("proba_distribution", "log_prob", "entropy", "sample", "get_actions"),
     DiagGaussianDistribution: ("proba_distribution", "log_prob", "entropy", "sample", "get_actions"),
 }
+_THEIRS = ("stable_baselines3.", "sb3_contrib.", "sb3_pg.", "torch.")
 _ORIGINALS = {(owner, name): getattr(owner, name) for owner, names in METHODS.items() for name in names}
 #: Nobody replaced one before it was looked at here.
 _IS_ORIGINAL = all(
-    getattr(original, "__globals__", {}).get("__name__", "").startswith(("stable_baselines3.", "torch."))
-    for original in _ORIGINALS.values()
+    getattr(original, "__globals__", {}).get("__name__", "").startswith(_THEIRS) for original in _ORIGINALS.values()
 )
 _REPLACEABLE = frozenset(name for names in METHODS.values() for name in names)
 
@@ -51,10 +49,22 @@ def is_stock(policy: ActorCriticPolicy) -> bool:
 
     That is so for SB3's own and our own MLP policy, on the CPU, where nothing was overridden, replaced or hooked.
     """
+    return type(policy) in (ActorCriticPolicy, CriticPolicy, ActorPolicy) and _has_known_parts(policy)
+
+
+def is_stock_lstm(policy: ActorCriticPolicy) -> bool:
+    """The same of our LSTM policies, which are sb3-contrib's."""
+    return (
+        type(policy) in (LstmCriticPolicy, LstmActorPolicy)
+        and _has_known_parts(policy)
+        and all(map(_is_known, recurrent_parts(policy)))
+    )
+
+
+def _has_known_parts(policy: ActorCriticPolicy) -> bool:
     space = policy.observation_space
     return (
-        type(policy) in (ActorCriticPolicy, CriticPolicy, ActorPolicy)
-        and policy.device.type == "cpu"
+        policy.device.type == "cpu"
         and isinstance(space, spaces.Box)
         and not (policy.normalize_images and is_image_space(space))
         and type(policy.pi_features_extractor) is type(policy.vf_features_extractor) is FlattenExtractor
@@ -79,6 +89,12 @@ def containers(policy: ActorCriticPolicy) -> list[nn.Module]:
     return [*around, extractor, extractor.policy_net, extractor.value_net]
 
 
+def recurrent_parts(policy: ActorCriticPolicy) -> list[nn.Module]:
+    """The LSTMs of a policy, and the layer in the place of the critic's; none of one without."""
+    parts = (getattr(policy, name, None) for name in ("lstm_actor", "lstm_critic", "critic"))
+    return [part for part in parts if isinstance(part, nn.Module)]
+
+
 def layers_of(policy: ActorCriticPolicy) -> list[nn.Module]:
     """The layers, activations among them."""
     return [
@@ -101,13 +117,17 @@ def is_bare(module: nn.Module) -> bool:
 
 
 def _is_known(layer: nn.Module) -> bool:
-    """Whether it is an activation, a linear layer with a bias in single precision, or no critic."""
+    """Whether it is an activation, an LSTM or a linear layer with a bias, in single precision, or no critic."""
     if type(layer) is nn.Linear:
-        return is_bare(layer) and all(
-            type(parameter) is nn.Parameter and parameter.dtype == th.float32
-            for parameter in (layer.weight, layer.bias)
-        )
+        return is_bare(layer) and _are_single(layer.weight, layer.bias)
+    if type(layer) is nn.LSTM:
+        is_plain = not (layer.bidirectional or layer.batch_first or layer.proj_size)
+        return is_bare(layer) and is_plain and _are_single(*layer.parameters())
     return is_bare(layer) and type(layer) in (*ACTIVATIONS, ZeroValue)
+
+
+def _are_single(*parameters: th.Tensor | None) -> bool:
+    return all(type(one) is nn.Parameter and one.dtype == th.float32 for one in parameters)
 
 
 def _alternates(net: nn.Sequential) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_pg.policies.fast.stock import containers, is_stock, layers_of
+from sb3_pg.policies.fast.stock import containers, is_stock, is_stock_lstm, layers_of, recurrent_parts
 
 
 class Watch:
@@ -16,13 +16,13 @@ class Watch:
 
     Numbers written into the parameters are not its concern.
 
-    :param policy: for which :func:`~sb3_pg.policies.fast.stock.is_stock` holds
+    :param policy: for which :func:`~sb3_pg.policies.fast.stock.is_stock` holds, or ``is_stock_lstm``
     """
 
     def __init__(self, policy: ActorCriticPolicy):
         self._policy = policy
         self._distribution = policy.action_dist
-        modules = [*containers(policy), *layers_of(policy)]
+        modules = [*containers(policy), *recurrent_parts(policy), *layers_of(policy)]
         self._parts = [(one._modules, name, part) for one in modules for name, part in one._modules.items()]
         tensors = [(one._parameters, name, part) for one in modules for name, part in one._parameters.items()]
         self._tensors = [(where, name, part, part.data_ptr()) for where, name, part in tensors if part is not None]
@@ -45,7 +45,8 @@ class Watch:
         ):
             return False
         # A user's own attribute does no harm: the long way round
-        return all(len(where) == size for where, size in self._attributes) or is_stock(self._policy)
+        is_whole = all(len(where) == size for where, size in self._attributes)
+        return is_whole or is_stock(self._policy) or is_stock_lstm(self._policy)
 
 
 def _hooks_of(module: nn.Module) -> list[Any]:

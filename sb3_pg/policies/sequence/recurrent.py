@@ -1,14 +1,15 @@
 """sb3-contrib's LSTM policies, asked about whole episodes.
 
-While a policy acts, one step of all environments goes through sb3-contrib's own methods. Of a batch of episodes each is
-one sequence for the LSTM, from its beginning or from the state that came with its first row; everything around the LSTM
-sees rows. So no state of an earlier policy is left over in an episode that is whole, and no padding goes into a mean.
+While a policy acts, one step of all environments goes through sb3-contrib's own methods, and through the cells of the
+LSTM. Of a batch of episodes each is one sequence for the LSTM, from its beginning or from the state that came with its
+first row; everything around the LSTM sees rows. So no state of an earlier policy is left over in an episode that is
+whole, and no padding goes into a mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -26,6 +27,7 @@ from sb3_pg.data.batch import Observations
 from sb3_pg.data.checks import check_not_negative
 from sb3_pg.policies.actor import WithoutCritic
 from sb3_pg.policies.critic import SavedWhole
+from sb3_pg.policies.sequence.cells import States, steps_through_cells, through_cells
 from sb3_pg.policies.sequence.sequences import (
     Memory,
     Sequences,
@@ -37,6 +39,19 @@ from sb3_pg.policies.sequence.sequences import (
 
 #: Hidden and cell state of the actor's LSTM, and of the critic's if it has one: ``(n, 2 or 4, n_layers, size)``.
 LSTM_STATES = "lstm_states"
+
+#: Arguments of ``torch.nn.LSTM`` that an acting policy cannot have, and why not.
+REFUSED = {
+    "bidirectional": "a policy that acts has not seen the future",
+    "batch_first": "the policy orders batches itself",
+    "proj_size": "the layers behind the LSTM see its whole hidden state; lstm_hidden_size makes that smaller",
+}
+#: Those that a policy has arguments of its own for.
+ELSEWHERE = {
+    "input_size": "it is that of the features",
+    "hidden_size": "give the policy lstm_hidden_size",
+    "num_layers": "give the policy n_lstm_layers",
+}
 
 
 class RaggedStates(NamedTuple):
@@ -61,13 +76,15 @@ class LstmCriticPolicy(SavedWhole, RecurrentActorCriticPolicy):
     :param forget_bias: added to the biases of the forget gates as PyTorch draws them. At 0 an LSTM that has learned
         nothing yet keeps about half of what it knows from step to step, at 3 about 95% (Gers et al. 2000, "Learning to
         forget"; Jozefowicz et al. 2015, "An empirical exploration of recurrent network architectures").
-    :raises ValueError: for one that is no number of at least 0, or above 0 where ``lstm_kwargs`` has ``bias=False``
+    :raises ValueError: for one that is no number of at least 0, or above 0 where ``lstm_kwargs`` has ``bias=False``;
+        for ``lstm_kwargs`` of an LSTM that is no memory of what was before
     """
 
     whole_episodes = True
 
     def __init__(self, *args: Any, forget_bias: float = 0.0, **kwargs: Any):
         check_not_negative("forget_bias", forget_bias)
+        _check_lstm_kwargs(kwargs.get("lstm_kwargs"))
         super().__init__(*args, **kwargs)
         self.forget_bias = forget_bias
         if forget_bias:
@@ -85,12 +102,11 @@ class LstmCriticPolicy(SavedWhole, RecurrentActorCriticPolicy):
         self, observations: Observations, memory: Memory, **extras: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor, Memory]:
         """Actions ``(n, *action_shape)``, values ``(n, 1)``, log-probs ``(n,)`` and the memory after them."""
-        states = _states_in(memory)
+        states = _states_of(memory)
         # Nothing begins in the middle of this: a memory of an episode's beginning is zeros already
         goes_on = states.pi[0].new_zeros(states.pi[0].shape[1])
         actions, values, log_probs, states = self(observations, states, goes_on, **extras)
-        parts = (*states.pi, *states.vf) if self.lstm_critic is not None else states.pi
-        return actions, values, log_probs, {LSTM_STATES: th.stack(parts).permute(2, 0, 1, 3)}
+        return actions, values, log_probs, memory_of(states if self.lstm_critic is not None else [states.pi])
 
     def evaluate_sequences(
         self, observations: Observations, actions: th.Tensor, sequences: Sequences, **extras: th.Tensor
@@ -115,8 +131,11 @@ class LstmCriticPolicy(SavedWhole, RecurrentActorCriticPolicy):
         features: th.Tensor, lstm_states: tuple[th.Tensor, ...], episode_starts: th.Tensor, lstm: nn.LSTM
     ) -> tuple[th.Tensor, Any]:
         if not isinstance(lstm_states, RaggedStates):
-            pair = cast("tuple[th.Tensor, th.Tensor]", lstm_states)
-            return RecurrentActorCriticPolicy._process_sequence(features, pair, episode_starts, lstm)
+            hidden, cell = lstm_states
+            if len(features) == hidden.shape[1] and steps_through_cells(lstm):
+                goes_on = (1.0 - episode_starts).view(1, -1, 1)
+                return through_cells(lstm, features, (hidden * goes_on, cell * goes_on))
+            return RecurrentActorCriticPolicy._process_sequence(features, (hidden, cell), episode_starts, lstm)
 
         def run(rows: th.Tensor, which: th.Tensor) -> th.Tensor:
             first = (lstm_states.hidden[:, which].contiguous(), lstm_states.cell[:, which].contiguous())
@@ -184,6 +203,16 @@ class LstmCriticPolicy(SavedWhole, RecurrentActorCriticPolicy):
         }
 
 
+def _check_lstm_kwargs(lstm_kwargs: Any) -> None:
+    if lstm_kwargs is not None and not isinstance(lstm_kwargs, dict):
+        raise ValueError(f"lstm_kwargs must be a dictionary of arguments of torch.nn.LSTM, got {lstm_kwargs!r}")
+    for name, value in (lstm_kwargs or {}).items():
+        if name in ELSEWHERE:
+            raise ValueError(f"lstm_kwargs must not have {name}, got {value!r}: {ELSEWHERE[name]}")
+        if value and name in REFUSED:
+            raise ValueError(f"lstm_kwargs must not have {name}={value!r}: {REFUSED[name]}; leave it out")
+
+
 def _add_to_forget_gates(lstms: Iterable[nn.LSTM | None], bias: float) -> None:
     for lstm in filter(None, lstms):
         if not lstm.bias:
@@ -193,14 +222,25 @@ def _add_to_forget_gates(lstms: Iterable[nn.LSTM | None], bias: float) -> None:
                 parameter.data.chunk(4)[1].add_(bias)
 
 
-def _states_in(memory: Memory) -> RNNStates:
-    """The states of the actor's LSTM and of the critic's, ``(n_layers, n, hidden_size)`` each."""
-    states = [one.contiguous() for one in memory[LSTM_STATES].permute(1, 2, 0, 3)]
-    return RNNStates((states[0], states[1]), (states[-2], states[-1]))
+def states_in(memory: Memory) -> list[States]:
+    """Those of the actor's LSTM, and of the critic's if it has one, ``(n_layers, n, hidden_size)`` each."""
+    parts = [one.contiguous() for one in memory[LSTM_STATES].permute(1, 2, 0, 3)]
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def memory_of(states: Iterable[States]) -> Memory:
+    """The memory that these states are."""
+    return {LSTM_STATES: th.stack([part for pair in states for part in pair]).permute(2, 0, 1, 3)}
+
+
+def _states_of(memory: Memory) -> RNNStates:
+    """As sb3-contrib wants them: the critic's are the actor's, if it has no LSTM of its own."""
+    states = states_in(memory)
+    return RNNStates(states[0], states[-1])
 
 
 def _ragged(sequences: Sequences) -> RNNStates:
-    states = _states_in(sequences.memory)
+    states = _states_of(sequences.memory)
     return RNNStates(*(RaggedStates(hidden, cell, sequences.lengths) for hidden, cell in states))
 
 

@@ -20,7 +20,6 @@ from sb3_pg.estimators import EpisodeIndex, discount_factors, segment_sum
 from sb3_pg.policies.acting import Actor, actor_of
 from sb3_pg.policies.contexts import evaluation_mode
 from sb3_pg.policies.evaluation import NO_EXTRAS
-from sb3_pg.policies.sequence.sequences import forgotten
 from sb3_pg.rollout.masks import masks_for
 
 #: Steps that an actor plays before the next one takes over: what it remembers of them is bounded by this.
@@ -126,17 +125,17 @@ class Player:
         masks = masks_for(self.policy, env, use_masking=True)
         ended, running = np.zeros(env.num_envs, dtype=int), np.zeros(env.num_envs, dtype=int)
         actor: Actor | None = None
-        memory, starts = None, np.ones(env.num_envs, dtype=bool)
+        starts = np.ones(env.num_envs, dtype=bool)
         while (ended < quota).any():
             if actor is None or len(steps) % ACTOR_STEPS == 0:
                 self._read(actor, steps)
+                memory = None if actor is None else actor.memory
                 actor = actor_of(self.policy, env.num_envs, ACTOR_STEPS, memory=memory)
             self._explore(len(steps))
             extras = NO_EXTRAS if masks is None else {ACTION_MASKS: masks.read()}
             _note(steps.observations, _parts(obs))
-            if actor.memory is not None:
-                actor.memory = forgotten(actor.memory, starts)
-            drawn, memory = actor.act(obs, extras), actor.memory
+            actor.forget(starts)
+            drawn = actor.act(obs, extras)
             _note(steps.extras, {**extras, **actor.latents})
             steps.actions.append(np.array(drawn))
             obs, rewards, dones, infos = env.step(self._for_env(drawn))

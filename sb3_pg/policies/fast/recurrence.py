@@ -25,19 +25,15 @@ class Recurrence:
 
     def __init__(self, policy: LstmCriticPolicy, n_steps: int, memory: Memory):
         self._actor, self._critic, self._feedforward = policy.lstm_actor, policy.lstm_critic, policy.critic
-        self.memory = memory
+        self._states: list[States] = states_in(memory)
         n_envs = self._states[0][0].shape[1]
-        self._critic_latents = th.empty(n_steps, n_envs, policy.lstm_output_dim)
+        self._critic_latents = self._states[0][0].new_empty(n_steps, n_envs, policy.lstm_output_dim)
         self._pos = 0
 
     @property
     def memory(self) -> Memory:
         """What is known after the last step, as the policy would say it."""
         return memory_of(self._states)
-
-    @memory.setter
-    def memory(self, memory: Memory) -> None:
-        self._states: list[States] = states_in(memory)
 
     def forget(self, episode_starts: np.ndarray) -> None:
         """Know nothing of the episodes that begin.

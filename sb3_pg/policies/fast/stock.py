@@ -121,7 +121,7 @@ def _is_known(layer: nn.Module) -> bool:
     if type(layer) is nn.Linear:
         return is_bare(layer) and _are_single(layer.weight, layer.bias)
     if type(layer) is nn.LSTM:
-        is_plain = not (layer.bidirectional or layer.batch_first or layer.proj_size)
+        is_plain = not (layer.bidirectional or layer.batch_first or layer.proj_size or layer.dropout)
         return is_bare(layer) and is_plain and _are_single(*layer.parameters())
     return is_bare(layer) and type(layer) in (*ACTIVATIONS, ZeroValue)
 

@@ -185,7 +185,8 @@ Made by `python -m benchmarks.memory`. 8 environments, seeds by which nothing wa
 return of 50 episodes of the deterministic policy after the last update. `RepeatFirst` asks after ten steps for the
 first observation, `TMaze` at the end of a corridor for the sign at its beginning (`benchmarks/memory_tasks.py`);
 CartPole's velocities are hidden. Where our LSTMs begin with a `forget_bias` of 3, RecurrentPPO's does not, which has no
-such argument; on CartPole it has the RL Zoo's own configuration of `CartPoleNoVel-v1`.
+such argument; on CartPole it has the RL Zoo's own configuration of `CartPoleNoVel-v1`, elsewhere its defaults, and
+nothing was tuned for it here.
 
 {sections}
 """

@@ -119,7 +119,8 @@ def limit(env: VecEnv, n_vector_steps: int) -> Rate:
     """
     model, alone = warm_model(REINFORCE, env), stepping(env, n_vector_steps)
     buffer: Any = model.rollout_buffer
-    model.rollout_buffer = SimpleNamespace(batch=buffer.batch, gamma=buffer.gamma, gae_lambda=buffer.gae_lambda)  # type: ignore[assignment]
+    asked = ("batch", "buffer_size", "gamma", "gae_lambda")
+    model.rollout_buffer = SimpleNamespace(**{name: getattr(buffer, name) for name in asked})  # type: ignore[assignment]
     obs = np.zeros((env.num_envs, 4), dtype=np.float32)
 
     def rate() -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch as th
 from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from sb3_pg.policies.actor import ActorPolicy, ZeroValue
 from sb3_pg.policies.critic import CriticPolicy
+from sb3_pg.policies.sequence.cells import is_plain
 from sb3_pg.policies.sequence.recurrent import LstmActorPolicy, LstmCriticPolicy
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU)
@@ -23,6 +25,7 @@ _OF_A_POLICY = ("__call__", "forward", "extract_features", "predict_values", "_g
 #: What may not have been replaced, on an object or on its class, where the layers are run without it.
 METHODS: dict[type, tuple[str, ...]] = {
     ActorCriticPolicy: (*_OF_A_POLICY, "evaluate_actions"),
+    RecurrentActorCriticPolicy: ("forward", "_process_sequence"),  # which ours go on to
     LstmCriticPolicy: (*_OF_A_POLICY, "step", "_process_sequence"),
     LstmActorPolicy: (*_OF_A_POLICY, "step", "_process_sequence"),
     FlattenExtractor: ("forward", "__call__"),
@@ -121,8 +124,7 @@ def _is_known(layer: nn.Module) -> bool:
     if type(layer) is nn.Linear:
         return is_bare(layer) and _are_single(layer.weight, layer.bias)
     if type(layer) is nn.LSTM:
-        is_plain = not (layer.bidirectional or layer.batch_first or layer.proj_size or layer.dropout)
-        return is_bare(layer) and is_plain and _are_single(*layer.parameters())
+        return is_bare(layer) and is_plain(layer) and not layer.dropout and _are_single(*layer.parameters())
     return is_bare(layer) and type(layer) in (*ACTIVATIONS, ZeroValue)
 
 

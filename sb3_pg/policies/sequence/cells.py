@@ -10,8 +10,13 @@ States = tuple[th.Tensor, th.Tensor]
 _FORWARD = nn.LSTM.forward
 
 
+def is_plain(lstm: nn.LSTM) -> bool:
+    """Whether it is one LSTM after another, each with its whole hidden state as output."""
+    return not (lstm.bidirectional or lstm.batch_first or lstm.proj_size)
+
+
 def steps_through_cells(lstm: nn.LSTM) -> bool:
-    """Whether a step can go through its cells: on the CPU, without a gradient, and where it is one LSTM after another.
+    """Whether a step can go through its cells: on the CPU, without a gradient, and where it is a plain one.
 
     Not where somebody listens to its passes, or has put something else in their place.
     """
@@ -19,7 +24,8 @@ def steps_through_cells(lstm: nn.LSTM) -> bool:
         type(lstm) is nn.LSTM
         and lstm.weight_ih_l0.device.type == "cpu"
         and not (th.is_grad_enabled() or th.is_autocast_enabled("cpu"))
-        and not (lstm.bidirectional or lstm.batch_first or lstm.proj_size or (lstm.dropout and lstm.training))
+        and is_plain(lstm)
+        and not (lstm.dropout and lstm.training)
         and not (lstm._forward_pre_hooks or lstm._forward_hooks or nn.modules.module._has_any_global_hook())
         and lstm.forward == _FORWARD.__get__(lstm)
     )

@@ -87,6 +87,7 @@ PAGES = {
     ),
     "memory.md": Page("benchmarks.memory", sources=TRAINED_AND_SCORED),
     "out_of_the_box.md": Page("benchmarks.out_of_the_box", sources=TRAINED_AND_SCORED),
+    "reuse.md": Page("benchmarks.reuse"),
     "samples.md": Page("benchmarks.samples", (("reinforce", "CartPole-v1"),)),
     "speed.md": Page("benchmarks.speed.__main__"),
     "tokens.md": Page("benchmarks.token_sweep"),

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks.passages import passages, table
 from benchmarks.provenance import Stamp, publish
-from benchmarks.runs import contender, shipped, there, trained
+from benchmarks.runs import contender, shipped, trained
 from sb3_pg import REINFORCE, OffPolicyISPG
-from sb3_pg.compare.records import Floats, Record
-from sb3_pg.statistics import Passage, bootstrap_interval, first_passage, mean
+from sb3_pg.compare.records import Record
 
 ENV_ID, SEEDS, SOLVED = "CartPole-v1", range(10), 475.0
 #: 30 batches, so that nobody plays beyond the budget.
@@ -55,41 +53,10 @@ CONTENDERS = (
 )
 
 
-def passage(record: Record) -> Passage:
-    """The first evaluation that reaches the target; the last one, at the end of the budget, where none does."""
-    evaluations = there(record.evaluations)
-    return first_passage(evaluations.steps, evaluations.scores, SOLVED)
-
-
-def ratio_of_means(steps: Floats, baseline: Floats) -> Floats:
-    """How many steps the mean seed needs, relative to another contender's."""
-    return mean(steps) / mean(baseline)
-
-
-def relative(steps: Floats, baseline: Floats) -> str:
-    """The ratio of the mean steps, with its interval: seeds are drawn anew for each of the two."""
-    if steps is baseline:
-        return "1.00"
-    ratio = bootstrap_interval(ratio_of_means, steps[:, None], baseline[:, None])
-    return f"{ratio.estimate:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
-
-
-def table(records: Sequence[Record]) -> str:
-    """A line a contender, relative to the first."""
-    lines = [
-        f"| batches of 2,048 steps | seeds that reach {SOLVED:.0f} | median steps to it | slowest | "
-        "mean steps, relative to REINFORCE (95% interval) |",
-        "|---|---|---|---|---|",
-    ]
-    passages = {
-        one.label: [passage(record) for record in records if record.algorithm == one.label] for one in CONTENDERS
-    }
-    steps = {label: np.array([one.time for one in own]) for label, own in passages.items()}
-    for label, own in passages.items():
-        reached = f"{sum(one.reached for one in own)} of {len(own)}"
-        times = f"{np.median(steps[label]):,.0f} | {steps[label].max():,.0f}"
-        lines.append(f"| {label} | {reached} | {times} | {relative(steps[label], steps[YARDSTICK.label])} |")
-    return "\n".join(lines)
+def table_of(records: Sequence[Record]) -> str:
+    """A line a contender, relative to REINFORCE."""
+    found = passages(records, [one.label for one in CONTENDERS], SOLVED)
+    return table("batches of 2,048 steps", found, SOLVED, YARDSTICK.label)
 
 
 def main() -> int:
@@ -101,7 +68,7 @@ def main() -> int:
         "batch. The same estimator: reward-to-go, leave-one-out baseline, gamma=1.0, no critic. Reached: an\n"
         f"evaluation of the deterministic policy, 10 episodes every 2,000 steps, gives {SOLVED:.0f} or more; a seed "
         f"that does\nnot within {N_STEPS:,} steps counts as having needed them. Settings: `benchmarks/samples.py`.\n\n"
-        + table(trained(FOLDER, CONTENDERS, ENV_ID, SEEDS, N_STEPS, eval_every=2_000))
+        + table_of(trained(FOLDER, CONTENDERS, ENV_ID, SEEDS, N_STEPS, eval_every=2_000))
         + "\n"
     )
     publish(text, TABLE, stamp)

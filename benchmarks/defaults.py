@@ -35,6 +35,7 @@ VARIANTS: dict[type[PolicyGradientAlgorithm], dict[str, dict[str, Any]]] = {
     },
     OffPolicyISPG: {
         "defaults": {},
+        "batch_size=64": {"batch_size": 64},
         "learning_rate=0.001": {"learning_rate": 0.001},
         "normalize_value=False": {"normalize_value": False},
     },

@@ -391,7 +391,7 @@ def record(one: Contender, env_id: str, seed: int, steps: int) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("module", "n_rows"), [(defaults, 10), (first_look, 7), (learning, 6), (samples, 4), (reuse, 15)]
+    ("module", "n_rows"), [(defaults, 11), (first_look, 7), (learning, 6), (samples, 4), (reuse, 15)]
 )
 def test_a_page_has_a_line_for_each_contender(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, n_rows: int
